@@ -1,0 +1,23 @@
+//! Volley: a kernel-bypass packet engine for game servers.
+//!
+//! The modules stand in the order in which a packet meets them:
+//!
+//! | module | what it does | what it never does |
+//! | --- | --- | --- |
+//! | [`frame`] | owns packet memory, one token per chunk, and accounts for every one | look inside |
+//! | [`port`] | moves bursts of frames in and out of a device | parse |
+//! | [`net`] | Ethernet, VLAN, IP and UDP in and out; paths; neighbours | wait, allocate |
+//! | [`datagram`] | the datagram ports: `Net` over a frame port, or a kernel socket | know the app |
+//! | [`worker`] | drives ports and app in bursts; timers, ticks, messages; sleeps | lock, allocate |
+//! | [`app`] | the contract for server logic, and the apps that come with the engine | know the port |
+
+pub mod app;
+pub mod cli;
+pub mod datagram;
+pub mod frame;
+pub mod net;
+pub mod port;
+pub mod time;
+pub mod worker;
+
+pub use volley_wire as wire;

@@ -1,0 +1,117 @@
+//! Where a datagram came from and how to get back there.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use volley_wire::ethernet::{MAX_VLAN_TAGS, Mac};
+
+/// One VLAN tag as it stood on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tag {
+    /// The tag's protocol identifier: 0x8100 or 0x88a8.
+    pub tpid: u16,
+    /// Priority, drop eligibility and VLAN identifier.
+    pub tci: u16,
+}
+
+/// Both ends of a conversation and the way between them, captured when a packet arrives.
+///
+/// Small, `Copy` and opaque: an app keeps it to answer later, compares it, or asks it for the two socket
+/// addresses. A path made by [`Path::to`] has no MAC yet; sending over it resolves one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Path {
+    pub(crate) local: [u8; 16],
+    pub(crate) peer: [u8; 16],
+    pub(crate) local_port: u16,
+    pub(crate) peer_port: u16,
+    pub(crate) tags: [Tag; MAX_VLAN_TAGS],
+    pub(crate) local_mac: Mac,
+    pub(crate) peer_mac: Mac,
+    pub(crate) queue: u16,
+    pub(crate) port: u8,
+    pub(crate) bits: u8,
+}
+
+const _: () = assert!(size_of::<Path>() <= 64, "a path fits one cache line");
+
+/// [`Path::bits`]: the addresses are IPv4 (in the last four bytes of the mapped form).
+pub(crate) const IPV4: u8 = 1;
+/// [`Path::bits`]: `peer_mac` was heard from the peer.
+pub(crate) const MAC_KNOWN: u8 = 2;
+/// [`Path::bits`], lowest bit of the number of VLAN tags (0 to 2).
+pub(crate) const TAGS_SHIFT: u8 = 2;
+
+impl Path {
+    /// A path from `local` to `peer` over port `port` (the index of a worker's port), with nothing known of the link layer.
+    /// `None` when the two addresses are not of one family.
+    pub fn to(port: u8, local: SocketAddr, peer: SocketAddr) -> Option<Path> {
+        let bits = match (local, peer) {
+            (SocketAddr::V4(_), SocketAddr::V4(_)) => IPV4,
+            (SocketAddr::V6(_), SocketAddr::V6(_)) => 0,
+            _ => return None,
+        };
+        Some(Path {
+            local: mapped(local.ip()),
+            peer: mapped(peer.ip()),
+            local_port: local.port(),
+            peer_port: peer.port(),
+            tags: [Tag::default(); MAX_VLAN_TAGS],
+            local_mac: [0; 6],
+            peer_mac: [0; 6],
+            queue: 0,
+            port,
+            bits,
+        })
+    }
+
+    /// The peer's address and port.
+    pub fn peer(&self) -> SocketAddr {
+        SocketAddr::new(self.ip(&self.peer), self.peer_port)
+    }
+
+    /// Our address and port: where the packet was addressed, and where answers leave from.
+    pub fn local(&self) -> SocketAddr {
+        SocketAddr::new(self.ip(&self.local), self.local_port)
+    }
+
+    /// The VLAN tags, outermost first.
+    pub fn tags(&self) -> &[Tag] {
+        &self.tags[..((self.bits >> TAGS_SHIFT) & 3).min(MAX_VLAN_TAGS as u8) as usize]
+    }
+
+    /// The queue the packet arrived on.
+    pub fn queue(&self) -> u16 {
+        self.queue
+    }
+
+    /// The index of the worker's port the packet arrived on.
+    pub fn port(&self) -> u8 {
+        self.port
+    }
+
+    /// True for IPv4.
+    #[inline(always)]
+    pub fn is_ipv4(&self) -> bool {
+        self.bits & IPV4 != 0
+    }
+
+    fn ip(&self, bytes: &[u8; 16]) -> IpAddr {
+        let six = Ipv6Addr::from(*bytes);
+        match self.is_ipv4() {
+            true => IpAddr::V4(six.to_ipv4_mapped().unwrap_or(std::net::Ipv4Addr::UNSPECIFIED)),
+            false => IpAddr::V6(six),
+        }
+    }
+}
+
+impl std::fmt::Debug for Path {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ← {} (port {} queue {})", self.local(), self.peer(), self.port, self.queue)
+    }
+}
+
+/// An address in 16 bytes, IPv4 in its mapped form (::ffff:a.b.c.d).
+pub(crate) fn mapped(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(four) => four.to_ipv6_mapped().octets(),
+        IpAddr::V6(six) => six.octets(),
+    }
+}

@@ -1,0 +1,99 @@
+//! Ports: bursts of frames in and out of a device.
+//!
+//! A port is used as `Box<dyn Port>`: the type is erased at burst granularity, one virtual call per burst and none
+//! per packet, so that nothing above it depends on what it is made of.
+//!
+//! ```text
+//!   rx(&mut burst)      device ──► frames we own
+//!   tx(&mut burst)      frames we own ──► device           (what does not fit stays in the burst)
+//!   flush()             one doorbell; completions and refills
+//!   alloc / free        empty frames to send from, frames we are done with
+//! ```
+//!
+//! A port never parses a packet and never decides what happens to one.
+
+use crate::frame::{Burst, Ledger};
+use std::os::fd::RawFd;
+use volley_wire::ethernet::Mac;
+
+/// What a port is and can do, fixed when it was opened.
+#[derive(Clone, Debug)]
+pub struct PortInfo {
+    /// For messages: "af_xdp eth0 queues 0-3 (copy)", "memory".
+    pub name: String,
+    /// Largest IP packet the interface carries, in bytes.
+    pub mtu: usize,
+    /// The interface's own MAC; `None` when frames for any MAC are ours.
+    pub mac: Option<Mac>,
+    /// The queues this port serves, in the numbers of [`crate::frame::Frame::queue`].
+    pub queues: Vec<u16>,
+    /// The device finishes transport checksums marked [`crate::frame::flag::CHECKSUM_PARTIAL`].
+    pub tx_checksum: bool,
+    /// Most frames one packet may be spread over.
+    pub max_segments: usize,
+}
+
+/// Counters of a port since it was opened. Packets unless said otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortStats {
+    /// Frames received.
+    pub rx_frames: u64,
+    /// Frames accepted for transmit.
+    pub tx_frames: u64,
+    /// Frames whose buffer came back after transmit. It does not say that they were sent.
+    pub tx_completed: u64,
+    /// Frames the driver dropped on transmit (EBUSY in AF_XDP copy mode).
+    pub tx_dropped: u64,
+    /// Packets the kernel dropped because the receive ring was full.
+    pub rx_ring_full: u64,
+    /// Packets the kernel dropped for other reasons (no memory, too long for a frame).
+    pub rx_dropped: u64,
+    /// Packets the kernel dropped because no frame was posted.
+    pub fill_ring_empty: u64,
+    /// Descriptors the kernel refused: always our fault.
+    pub invalid_descriptors: u64,
+    /// System calls made to wake the kernel.
+    pub wakeups: u64,
+}
+
+/// A queue pair, or several, of one device, owned by one worker.
+pub trait Port: Send {
+    /// What the port is.
+    fn info(&self) -> &PortInfo;
+
+    /// Receives into the room left in `burst` and returns how many frames were added. All frames of a chain
+    /// ([`crate::frame::flag::MORE`]) arrive in one burst, next to each other; a chain that does not fit waits.
+    fn rx(&mut self, burst: &mut Burst) -> usize;
+
+    /// Takes frames from the front of `burst` for transmit, in order, each on its [`crate::frame::Frame::queue`], and returns
+    /// how many. What stays was not accepted and is still the caller's. A chain is taken whole or not at all.
+    fn tx(&mut self, burst: &mut Burst) -> usize;
+
+    /// Ends a burst: reaps completions, posts free frames for receive, wakes the kernel if it asked for it.
+    fn flush(&mut self);
+
+    /// Adds up to `want` empty frames to `burst` and returns how many.
+    fn alloc(&mut self, burst: &mut Burst, want: usize) -> usize;
+
+    /// Takes back every frame of `burst`.
+    fn free(&mut self, burst: &mut Burst);
+
+    /// Where every frame is.
+    fn ledger(&self) -> Ledger;
+
+    /// Counters so far.
+    fn stats(&self) -> PortStats;
+
+    /// Stops receiving: nothing more is posted, what arrives from now on is the kernel's. Transmit goes on.
+    fn stop_rx(&mut self);
+
+    /// The device is gone (unplugged, unregistered); the reason, once it is known.
+    fn failure(&self) -> Option<String> {
+        None
+    }
+
+    /// Descriptors to wait on when the worker sleeps. Called once, after opening.
+    fn poll_fds(&self) -> Vec<RawFd> {
+        Vec::new()
+    }
+}
