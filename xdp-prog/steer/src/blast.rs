@@ -1,0 +1,81 @@
+//! The in-kernel traffic generator: what it is told and what it reports.
+//!
+//! ```text
+//!  BPF_PROG_TEST_RUN, live frames                          the generator's interface
+//!  template ──► volley_blast: sequence, time, flow, ──► wire ──► ... ──► volley_count: counted, dropped
+//!               checksum mended, XDP_TX                                  (everything else passed)
+//! ```
+//!
+//! The program writes a [`Stamp`] at the start of the UDP payload of the template, whose other bytes it never
+//! touches. A datagram that is too short for the stamp gets the part that fits, whole words only.
+
+use zerocopy::byteorder::little_endian::U64;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// What the generator writes at the start of each UDP payload.
+///
+/// Sequence and time first: both fit the 18 payload bytes of the smallest Ethernet frame.
+#[derive(FromBytes, IntoBytes, Unaligned, KnownLayout, Immutable, Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Stamp {
+    /// Number of the packet; with several senders each counts in steps of [`Blast::stride`].
+    pub sequence: U64,
+    /// When it was sent, `CLOCK_MONOTONIC` in ns.
+    pub sent_ns: U64,
+}
+
+impl Stamp {
+    /// Bytes of the stamp.
+    pub const LEN: usize = 16;
+}
+
+/// Value of [`maps::BLAST`](crate::abi::maps::BLAST), one per CPU: what that CPU sends next.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Blast {
+    /// Sequence number of the next packet; the program adds [`Blast::stride`] to it.
+    pub sequence: u64,
+    /// Step between two packets of this CPU: how many CPUs send.
+    pub stride: u64,
+    /// Packets sent by this CPU so far.
+    pub sent: u64,
+    /// Packets not sent because the template was not what the numbers below say (0 unless somebody errs).
+    pub refused: u64,
+    /// Ones' complement sum (not complemented, not folded, host order of big-endian words) over pseudo-header,
+    /// UDP header and payload of the template, with source port, UDP checksum and stamp taken as zero.
+    pub base_sum: u32,
+    /// Flow of the next packet, below [`Blast::flows`].
+    pub flow: u32,
+    /// Number of flows, 1 to 65536: the source port runs over as many numbers.
+    pub flows: u32,
+    /// Source port of flow 0, host order.
+    pub first_port: u16,
+    /// Bytes from the start of the frame to the UDP header.
+    pub udp_offset: u16,
+}
+
+/// Value of [`maps::EXPECT`](crate::abi::maps::EXPECT): which packets are answers.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Expect {
+    /// UDP source port of answers, host order: the server's port. 0 makes the program pass everything.
+    pub port: u16,
+    /// Least UDP length (header and payload, bytes) of an answer.
+    pub least_len: u16,
+    /// Greatest UDP length of an answer.
+    pub greatest_len: u16,
+    /// Zero.
+    pub reserved: u16,
+}
+
+/// Value of [`maps::ANSWERS`](crate::abi::maps::ANSWERS), one per CPU: what came back. All of it is dropped.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Answers {
+    /// Datagrams from the server's port with an expected length.
+    pub answers: u64,
+    /// Their UDP lengths added up, bytes.
+    pub udp_bytes: u64,
+    /// Datagrams from the server's port with another length.
+    pub odd_length: u64,
+}
