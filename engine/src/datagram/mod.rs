@@ -18,8 +18,10 @@ use crate::net::Path;
 use crate::port::PortStats;
 use crate::time::Now;
 use arrayvec::ArrayVec;
+use serde::Serialize;
 use std::os::fd::RawFd;
 use volley_wire::DropReason;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// What becomes of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,7 +175,8 @@ pub enum SendError {
 }
 
 /// Counters of a datagram port since it was opened, in datagrams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
 pub struct DatagramStats {
     /// Valid datagrams given to the app.
     pub received: u64,
@@ -185,7 +188,8 @@ pub struct DatagramStats {
     pub consumed: u64,
     /// Sent unasked.
     pub sent: u64,
-    /// Dropped, by reason ([`DropReason`] as index).
+    /// Dropped, by reason ([`DropReason`] as index); serialised as a map of the reasons that occurred.
+    #[serde(serialize_with = "by_reason")]
     pub dropped: [u64; DropReason::COUNT],
 }
 
@@ -200,6 +204,12 @@ impl Default for DatagramStats {
             dropped: [0; DropReason::COUNT],
         }
     }
+}
+
+fn by_reason<S: serde::Serializer>(dropped: &[u64; DropReason::COUNT], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(
+        DropReason::ALL.iter().zip(dropped).filter(|(_, n)| **n > 0).map(|(r, n)| (r.as_str(), n)),
+    )
 }
 
 impl DatagramStats {
@@ -227,8 +237,9 @@ pub trait DatagramPort: Send {
     /// no valid datagram is counted by reason. Returns 0 when the batch is through.
     fn open<'b>(&mut self, batch: &'b mut Batch, out: &mut Datagrams<'b>) -> usize;
 
-    /// Carries out the verdicts on the datagrams of the last `open`, in their order. After the last one every frame has been
-    /// queued for transmit or freed, and the batch is empty.
+    /// Carries out the verdicts on the datagrams of the last `open`, in their order. The worker calls it after every `open`,
+    /// with no verdicts when that returned 0. Once `open` has looked at the whole batch, this leaves it empty: every frame has
+    /// been queued for transmit or freed.
     fn settle(&mut self, batch: &mut Batch, verdicts: &Verdicts);
 
     /// Queues one datagram of `len` bytes that `fill` writes, to the peer of `path`.

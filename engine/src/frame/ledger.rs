@@ -1,10 +1,16 @@
 //! Where every chunk of a port is.
 
+use serde::Serialize;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 /// Counts of a port's chunks by owner. The five add up to the total, always ([`Ledger::balances`]).
 ///
 /// `kernel_rx` and `kernel_tx` are differences of what was posted and what came back, so they balance by
 /// construction; [`Ownership`] is the check that sees a token returned twice.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
 pub struct Ledger {
     /// Chunks of the port.
     pub total: u64,

@@ -13,8 +13,10 @@
 //! A port never parses a packet and never decides what happens to one.
 
 use crate::frame::{Burst, Ledger};
+use serde::Serialize;
 use std::os::fd::RawFd;
 use volley_wire::ethernet::Mac;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// What a port is and can do, fixed when it was opened.
 #[derive(Clone, Debug)]
@@ -34,7 +36,10 @@ pub struct PortInfo {
 }
 
 /// Counters of a port since it was opened. Packets unless said otherwise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
 pub struct PortStats {
     /// Frames received.
     pub rx_frames: u64,

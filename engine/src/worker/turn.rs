@@ -1,0 +1,301 @@
+//! One turn of a worker: everything that is due, then one burst of each port, run to completion.
+//!
+//! ```text
+//!   posts · helper results · timers · tick          each bounded, so none starves the ports
+//!   for each port:  recv ─► open ─► app ─► settle    at most one burst
+//!   for each port:  flush                            one doorbell, answers and unasked sends alike
+//! ```
+//!
+//! A turn never reads a clock, sleeps, allocates or fails: time is its argument, which is how tests own it.
+
+use super::counters::{LoopStats, PortCounters, Published};
+use super::ticks::Ticks;
+use super::{Helpers, Mailboxes, Timers};
+use crate::app::{App, Ctx, WorkerId};
+use crate::datagram::{Batch, DatagramPort, Datagrams, Verdicts};
+use crate::time::Now;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use std::os::fd::RawFd;
+
+/// Most messages, results and timers of each kind in one turn: a burst's worth, so that a flood of one delays the
+/// packets by no more than a burst of packets would.
+const PER_TURN: usize = crate::frame::BURST;
+
+/// What a worker is made of, besides its ports and its app.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// The worker's number.
+    pub id: WorkerId,
+    /// Seed of [`Ctx::rng`].
+    pub seed: u64,
+    /// Period of [`App::on_tick`] in ns; `None`: no ticks.
+    pub tick_ns: Option<u64>,
+    /// Timers at once. 64 B each, allocated at the start.
+    pub timers: usize,
+}
+
+impl WorkerConfig {
+    /// No ticks, room for 4,096 timers, a fixed seed.
+    pub fn new(id: WorkerId) -> WorkerConfig {
+        WorkerConfig { id, seed: u64::from(id.0), tick_ns: None, timers: 4096 }
+    }
+}
+
+/// What one turn did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// Frames, messages, results, timers and ticks handled: 0 when there was nothing to do.
+    pub work: usize,
+}
+
+/// One worker: an app, its ports, its timers and its ends of the mailboxes. Lives on one thread.
+pub struct Worker<A: App> {
+    app: A,
+    hands: Hands<A::Msg>,
+    batch: Batch,
+    verdicts: Verdicts,
+    ticks: Option<Ticks>,
+    stats: LoopStats,
+    tick_ns: Option<u64>,
+    stopping: bool,
+    /// Ports that are gone; they are not asked again.
+    gone: Vec<bool>,
+}
+
+/// What an app may touch during a callback.
+struct Hands<M> {
+    id: WorkerId,
+    rng: SmallRng,
+    ports: Vec<Box<dyn DatagramPort>>,
+    timers: Timers,
+    mailboxes: Mailboxes<M>,
+    helpers: Helpers<M>,
+}
+
+impl<M> Hands<M> {
+    fn ctx(&mut self, now: Now) -> Ctx<'_, M> {
+        let Hands { id, rng, ports, timers, mailboxes, helpers } = self;
+        Ctx { now, worker: *id, rng, ports, timers, mailboxes, helpers }
+    }
+}
+
+impl<A: App> Worker<A> {
+    /// A worker over `ports`, whose indices are the ports of its paths. Nothing has been called yet.
+    pub fn new(
+        config: &WorkerConfig,
+        app: A,
+        ports: Vec<Box<dyn DatagramPort>>,
+        mailboxes: Mailboxes<A::Msg>,
+        helpers: Helpers<A::Msg>,
+    ) -> Worker<A> {
+        let gone = vec![false; ports.len()];
+        Worker {
+            app,
+            hands: Hands {
+                id: config.id,
+                rng: SmallRng::seed_from_u64(config.seed),
+                ports,
+                timers: Timers::new(config.timers),
+                mailboxes,
+                helpers,
+            },
+            batch: Batch::default(),
+            verdicts: Verdicts::new(),
+            ticks: None,
+            stats: LoopStats::default(),
+            tick_ns: config.tick_ns,
+            stopping: false,
+            gone,
+        }
+    }
+
+    /// Tells the app that its ports are open, and starts the ticks.
+    pub fn start(&mut self, now: Now) {
+        self.ticks = self.tick_ns.map(|period| Ticks::new(now.ns, period));
+        self.app.on_start(&mut self.hands.ctx(now));
+        self.flush();
+    }
+
+    /// Does what is due at `now`, and one burst of each port.
+    pub fn turn(&mut self, now: Now) -> Turn {
+        let mut work = self.events(now);
+        for port in 0..self.hands.ports.len() {
+            if !self.gone[port] {
+                work += self.burst(port, now);
+            }
+        }
+        self.flush();
+        self.stats.turns += 1;
+        self.stats.idle_turns += u64::from(work == 0);
+        Turn { work }
+    }
+
+    /// Messages, results, timers and the tick.
+    fn events(&mut self, now: Now) -> usize {
+        let Worker { app, hands, stats, .. } = self;
+        let mut work = 0;
+        for _ in 0..PER_TURN {
+            let Some(msg) = hands.mailboxes.take() else { break };
+            app.on_post(msg, &mut hands.ctx(now));
+            stats.posts += 1;
+            work += 1;
+        }
+        for _ in 0..PER_TURN {
+            let Some(msg) = hands.helpers.take() else { break };
+            app.on_post(msg, &mut hands.ctx(now));
+            stats.results += 1;
+            work += 1;
+        }
+        for _ in 0..PER_TURN {
+            let Some(key) = hands.timers.pop_due(now.ns) else { break };
+            app.on_timer(key, &mut hands.ctx(now));
+            stats.timers += 1;
+            work += 1;
+        }
+        if let Some(due) = self.ticks.as_mut().and_then(|ticks| ticks.due(now.ns)) {
+            app.on_tick(due.late_ns, &mut hands.ctx(now));
+            stats.ticks += 1;
+            stats.ticks_skipped += due.skipped;
+            stats.tick_late_max_ns = stats.tick_late_max_ns.max(due.late_ns);
+            work += 1;
+        }
+        work
+    }
+
+    /// Receives one burst of `port` and runs it to completion; returns its frames.
+    #[inline]
+    fn burst(&mut self, port: usize, now: Now) -> usize {
+        let Worker { app, hands, batch, verdicts, stats, .. } = self;
+        let frames = hands.ports[port].recv(batch, now);
+        if frames == 0 {
+            return 0;
+        }
+        stats.bursts += 1;
+        stats.frames += frames as u64;
+        loop {
+            verdicts.clear();
+            let mut datagrams = Datagrams::new();
+            let opened = hands.ports[port].open(batch, &mut datagrams);
+            if opened > 0 {
+                app.on_burst(&mut datagrams, &mut hands.ctx(now));
+                verdicts.extend(datagrams.iter().map(|datagram| datagram.verdict()));
+            }
+            drop(datagrams);
+            hands.ports[port].settle(batch, verdicts);
+            // A kernel buffer may hold more datagrams than one burst: go on until the batch is through.
+            if opened == 0 || batch.frames.is_empty() {
+                return frames;
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        for (port, gone) in self.hands.ports.iter_mut().zip(&self.gone) {
+            if !gone {
+                port.flush();
+            }
+        }
+    }
+
+    /// Stops receiving and tells the app; turns go on until [`Worker::is_drained`] or the caller's patience ends.
+    pub fn stop(&mut self, now: Now, deadline_ns: u64) {
+        if std::mem::replace(&mut self.stopping, true) {
+            return;
+        }
+        self.ticks = None;
+        self.app.on_shutdown(deadline_ns, &mut self.hands.ctx(now));
+        for port in &mut self.hands.ports {
+            port.stop_rx();
+        }
+        self.flush();
+    }
+
+    /// True once [`Worker::stop`] was called.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// True when no port has anything left to send or to be completed.
+    pub fn is_drained(&self) -> bool {
+        self.hands.ports.iter().zip(&self.gone).all(|(port, gone)| *gone || port.is_drained())
+    }
+
+    /// True when a message or a result waits: what a worker looks at after saying that it sleeps.
+    pub fn has_messages(&self) -> bool {
+        !self.hands.mailboxes.is_empty() || !self.hands.helpers.is_empty()
+    }
+
+    /// The next moment (monotonic ns) at which something is due.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let ports = self.hands.ports.iter().zip(&self.gone).filter(|(_, gone)| !**gone);
+        let ports = ports.filter_map(|(port, _)| port.next_deadline()).min();
+        let ticks = self.ticks.as_ref().map(Ticks::next_deadline);
+        [ports, ticks, self.hands.timers.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// Descriptors to wait on, of the ports that are not gone.
+    pub fn poll_fds(&self) -> Vec<RawFd> {
+        let ports = self.hands.ports.iter().zip(&self.gone).filter(|(_, gone)| !**gone);
+        ports.flat_map(|(port, _)| port.poll_fds()).collect()
+    }
+
+    /// The next port found to be gone, with the reason; it is left alone from now on.
+    pub fn failed_port(&mut self) -> Option<(usize, String)> {
+        let ports = self.hands.ports.iter().zip(&mut self.gone).enumerate();
+        for (index, (port, gone)) in ports.filter(|(_, (_, gone))| !**gone) {
+            if let Some(reason) = port.failure() {
+                *gone = true;
+                return Some((index, format!("{}: {reason}", port.name())));
+            }
+        }
+        None
+    }
+
+    /// What the loop did so far.
+    pub fn stats(&self) -> LoopStats {
+        LoopStats { jobs_panicked: self.hands.helpers.panicked(), ..self.stats }
+    }
+
+    pub(super) fn slept(&mut self) {
+        self.stats.sleeps += 1;
+    }
+
+    /// The ports, in the order of their indices.
+    pub fn ports(&self) -> &[Box<dyn DatagramPort>] {
+        &self.hands.ports
+    }
+
+    /// The app.
+    pub fn app(&self) -> &A {
+        &self.app
+    }
+
+    /// Publishes every counter on `board`.
+    pub fn publish(&self, board: &Board) {
+        board.turns.set(&self.stats());
+        for (port, place) in self.hands.ports.iter().zip(&board.ports) {
+            place.set(&PortCounters::of(port.as_ref()));
+        }
+    }
+
+    /// Closes the ports and gives the mailboxes back, for the worker that takes this one's place.
+    pub fn into_mailboxes(self) -> Mailboxes<A::Msg> {
+        self.hands.mailboxes
+    }
+}
+
+/// Where one worker publishes its counters.
+pub struct Board {
+    /// The loop's.
+    pub turns: Published<LoopStats>,
+    /// Each port's, in the order of their indices.
+    pub ports: Vec<Published<PortCounters>>,
+}
+
+impl Board {
+    /// A board for a worker of `ports` ports.
+    pub fn new(ports: usize) -> Board {
+        Board { turns: Published::new(), ports: (0..ports).map(|_| Published::new()).collect() }
+    }
+}
