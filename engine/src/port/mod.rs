@@ -12,6 +12,14 @@
 //!
 //! A port never parses a packet and never decides what happens to one.
 
+mod memory;
+mod pcap;
+mod replay;
+
+pub use memory::{MemoryConfig, MemoryPort, MemoryWire, Refused, Transmitted};
+pub use pcap::{PcapError, PcapPort};
+pub use replay::{ReplayConfig, ReplayPort};
+
 use crate::frame::{Burst, Ledger};
 use serde::Serialize;
 use std::os::fd::RawFd;
