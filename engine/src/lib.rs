@@ -10,11 +10,14 @@
 //! | [`datagram`] | the datagram ports: `Net` over a frame port, or a kernel socket | know the app |
 //! | [`worker`] | drives ports and app in bursts; timers, ticks, messages; sleeps | lock, allocate |
 //! | [`app`] | the contract for server logic, and the apps that come with the engine | know the port |
+//! | [`generator`] | the traffic generator at the other end of the wire | share code with the path it checks |
 
 pub mod app;
 pub mod cli;
 pub mod datagram;
 pub mod frame;
+#[cfg(target_os = "linux")]
+pub mod generator;
 pub mod net;
 pub mod port;
 pub mod time;

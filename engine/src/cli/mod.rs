@@ -1,5 +1,8 @@
 //! The `volley` command line. One file per subcommand; each parses, calls the library and prints.
 
+#[cfg(target_os = "linux")]
+mod r#gen;
+
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -12,14 +15,19 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    #[cfg(target_os = "linux")]
+    Gen(r#gen::GenArgs),
+}
 
 /// Runs the command line of this process and returns its exit code: 0 done, 1 failed, 2 wrong usage.
 pub fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
     let cli = Cli::parse();
-    let outcome: anyhow::Result<()> = match cli.command {};
-    #[allow(unreachable_code)]
+    let outcome: anyhow::Result<()> = match cli.command {
+        #[cfg(target_os = "linux")]
+        Command::Gen(args) => r#gen::main(args),
+    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,0 +1,282 @@
+//! `volley gen`: send packets, check every answer, report.
+
+use crate::generator::plan::Plan;
+use crate::generator::report::Report;
+use crate::generator::run::Limits;
+use crate::generator::schedule::Rate;
+use crate::generator::socket::SocketLink;
+use crate::generator::{self, Load, live::Live};
+use anyhow::{Context, bail, ensure};
+use clap::{Args, ValueEnum};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+/// Generate traffic: open loop, on a schedule fixed in advance, every answer checked byte for byte
+///
+/// Latency counts from the time a packet was meant to leave, so that a stall shows in every packet it held up
+/// (corrected for coordinated omission). Exits with 1 when an answer was corrupted.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    volley gen 10.0.0.2:7777 --rate 100k --duration 5\n  \
+    volley gen '[fd00::2]:7777' --rate max --size 84 --json -")]
+pub struct GenArgs {
+    /// Where to send, as ADDRESS:PORT
+    target: SocketAddr,
+
+    /// What carries the packets
+    #[arg(long, value_enum, default_value_t = Mode::Socket)]
+    mode: Mode,
+
+    /// Packets per second (100000, 100k, 1.5M), or "max": flat out
+    #[arg(long, default_value = "10k", value_parser = parse_rate)]
+    rate: Rate,
+
+    /// Seconds to send and measure
+    #[arg(long, default_value = "10", value_parser = parse_seconds, value_name = "SECONDS")]
+    duration: Duration,
+
+    /// Packets to send at most
+    #[arg(long)]
+    count: Option<u64>,
+
+    /// Seconds to send before measuring
+    #[arg(long, default_value = "0", value_parser = parse_seconds, value_name = "SECONDS")]
+    warmup: Duration,
+
+    /// Seconds to wait for answers after the last packet
+    #[arg(long, default_value = "0.2", value_parser = parse_seconds, value_name = "SECONDS")]
+    linger: Duration,
+
+    /// Bytes of each frame on the wire, frame check sequence included: one size, or a range LOW-HIGH.
+    /// The least is 64 over IPv4 and 84 over IPv6
+    #[arg(long, value_parser = parse_range, conflicts_with = "payload")]
+    size: Option<RangeInclusive<usize>>,
+
+    /// Bytes of UDP payload instead of --size: one length, or a range LOW-HIGH. The least is 18
+    #[arg(long, value_parser = parse_range)]
+    payload: Option<RangeInclusive<usize>>,
+
+    /// Flows: source ports (and addresses, when several are given) that take turns
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    flows: u32,
+
+    /// Packets of a flow in a row
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    run: u32,
+
+    /// Source addresses; given more than once, flows are spread over them [default: what the route says]
+    #[arg(long)]
+    source: Vec<IpAddr>,
+
+    /// First source port; flows take the ones after it [default: any free ports]
+    #[arg(long)]
+    source_port: Option<u16>,
+
+    /// Most packets that leave back to back (1 to 64)
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=64))]
+    burst: u16,
+
+    /// Core to run on
+    #[arg(long)]
+    core: Option<usize>,
+
+    /// Fail (exit 1) when a packet was lost
+    #[arg(long)]
+    fail_on_loss: bool,
+
+    /// Write the report as JSON to this file ("-": standard output, instead of the table)
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// No progress line
+    #[arg(long)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// Kernel UDP sockets; needs no privileges
+    Socket,
+}
+
+/// Bytes of a frame that are not payload: Ethernet header, IP header, UDP header, frame check sequence.
+fn overhead(target: &SocketAddr) -> usize {
+    14 + if target.is_ipv4() { 20 } else { 40 } + 8 + 4
+}
+
+/// Runs `volley gen`.
+pub fn main(args: GenArgs) -> anyhow::Result<()> {
+    if let Some(core) = args.core {
+        pin(core)?;
+    }
+    let lengths = payload_lengths(&args)?;
+    let plan = Plan::new(args.flows, args.run, lengths);
+    let load = Load {
+        plan: plan.clone(),
+        rate: args.rate,
+        burst: args.burst as usize,
+        limits: Limits {
+            warmup: args.warmup,
+            duration: args.duration,
+            count: args.count,
+            linger: args.linger,
+        },
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // A second signal ends the process at once.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    let live = Live::default();
+    let (outcome, mode, notes) = std::thread::scope(|scope| {
+        if !args.quiet {
+            scope.spawn(|| live.print_progress());
+        }
+        let measured = match args.mode {
+            Mode::Socket => over_sockets(&args, &load, &live, &stop),
+        };
+        live.finish();
+        measured
+    })?;
+    let report = Report {
+        mode,
+        target: args.target.to_string(),
+        flows: plan.flows(),
+        payload_bytes: (plan.shortest(), plan.longest()),
+        rate_pps: match args.rate {
+            Rate::Fixed(pps) => Some(pps),
+            Rate::Max => None,
+        },
+        outcome,
+        notes,
+    };
+    write(&report, args.json.as_deref())?;
+    let counts = &report.outcome.counts;
+    ensure!(counts.corrupted == 0, "{} answers were corrupted", counts.corrupted);
+    ensure!(!args.fail_on_loss || counts.lost == 0, "{} of {} packets were lost", counts.lost, counts.sent);
+    Ok(())
+}
+
+type Measured = (generator::session::Outcome, &'static str, Vec<String>);
+
+fn over_sockets(args: &GenArgs, load: &Load, live: &Live, stop: &AtomicBool) -> anyhow::Result<Measured> {
+    let any: IpAddr =
+        if args.target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let sources = if args.source.is_empty() { vec![any] } else { args.source.clone() };
+    let last_port =
+        args.source_port.map_or(0, |first| first as usize + (args.flows as usize - 1) / sources.len());
+    ensure!(last_port < 65_536, "{} flows do not fit above source port {last_port}", args.flows);
+    let sources = (0..args.flows as usize).map(|flow| {
+        let port = args.source_port.map_or(0, |first| first + (flow / sources.len()) as u16);
+        SocketAddr::new(sources[flow % sources.len()], port)
+    });
+    let mut link = SocketLink::open(args.target, sources, load.plan.longest())?;
+    let outcome = generator::measure(load, &mut link, 0, live, stop).context("kernel sockets")?;
+    let mut notes = Vec::new();
+    if link.refused() > 0 {
+        notes.push(format!(
+            "{} port unreachable messages: nothing listens on {}",
+            link.refused(),
+            args.target
+        ));
+    }
+    Ok((outcome, "socket", notes))
+}
+
+fn payload_lengths(args: &GenArgs) -> anyhow::Result<RangeInclusive<usize>> {
+    let overhead = overhead(&args.target);
+    let least = generator::payload::HEADER_LEN;
+    match (&args.size, &args.payload) {
+        (Some(size), _) => {
+            let (low, high) = (*size.start(), *size.end());
+            ensure!(
+                low >= overhead + least,
+                "--size {low} is too short: frames to {} have at least {} bytes",
+                args.target,
+                overhead + least
+            );
+            Ok(low - overhead..=high - overhead)
+        }
+        (None, Some(payload)) => {
+            ensure!(*payload.start() >= least, "--payload: the least is {least} bytes");
+            Ok(payload.clone())
+        }
+        (None, None) => Ok(least..=least),
+    }
+}
+
+fn write(report: &Report, json: Option<&std::path::Path>) -> anyhow::Result<()> {
+    match json {
+        Some(path) if path.as_os_str() == "-" => println!("{}", serde_json::to_string_pretty(report)?),
+        Some(path) => {
+            println!("{report}");
+            std::fs::write(path, serde_json::to_string_pretty(report)? + "\n")
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        None => println!("{report}"),
+    }
+    Ok(())
+}
+
+fn pin(core: usize) -> anyhow::Result<()> {
+    let mut cores = nix::sched::CpuSet::new();
+    cores.set(core).with_context(|| format!("--core {core}: there is no such core"))?;
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cores)
+        .with_context(|| format!("--core {core}: cannot run there"))
+}
+
+fn parse_rate(text: &str) -> anyhow::Result<Rate> {
+    if text == "max" {
+        return Ok(Rate::Max);
+    }
+    let (number, unit) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 1e3),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 1e6),
+        _ => (text, 1.0),
+    };
+    let pps = number.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
+    match pps {
+        Some(number) => Ok(Rate::Fixed(number * unit)),
+        None => bail!("a number of packets per second above 0 (100000, 100k, 1.5M) or max"),
+    }
+}
+
+fn parse_seconds(text: &str) -> anyhow::Result<Duration> {
+    let seconds: f64 = text.parse()?;
+    Duration::try_from_secs_f64(seconds).context("a number of seconds, 0 or more")
+}
+
+fn parse_range(text: &str) -> anyhow::Result<RangeInclusive<usize>> {
+    let (low, high) = text.split_once('-').unwrap_or((text, text));
+    let (low, high): (usize, usize) = (low.parse()?, high.parse()?);
+    // 65,507 is the longest payload UDP over IPv4 has (RFC 768, RFC 791).
+    ensure!(low <= high && high <= 65_507, "LOW-HIGH, both at most 65507");
+    Ok(low..=high)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_take_units() {
+        let rates = ["250", "100k", "1.5M", "max"].map(|text| parse_rate(text).unwrap());
+        assert_eq!(rates, [Rate::Fixed(250.0), Rate::Fixed(1e5), Rate::Fixed(1.5e6), Rate::Max]);
+        for wrong in ["", "k", "0", "-1", "inf", "fast"] {
+            assert!(parse_rate(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ranges_are_one_number_or_two() {
+        assert_eq!(parse_range("64").unwrap(), 64..=64);
+        assert_eq!(parse_range("64-1518").unwrap(), 64..=1518);
+        assert!(parse_range("9-8").is_err());
+        assert!(parse_range("70000").is_err());
+    }
+}

@@ -1,0 +1,57 @@
+//! What the progress line shows while the generator runs: counters written by the loop, read by another thread.
+
+use super::tracker::Counts;
+use crossbeam_utils::CachePadded;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The counters of a running measurement.
+#[derive(Default)]
+pub struct Live {
+    sent: CachePadded<AtomicU64>,
+    received: AtomicU64,
+    wrong: AtomicU64,
+    done: AtomicBool,
+}
+
+impl Live {
+    /// Shows `counts`. Called by the loop: three relaxed stores.
+    #[inline]
+    pub fn publish(&self, counts: &Counts) {
+        self.sent.store(counts.sent, Ordering::Relaxed);
+        self.received.store(counts.received, Ordering::Relaxed);
+        self.wrong.store(counts.corrupted + counts.duplicated, Ordering::Relaxed);
+    }
+
+    /// Ends [`Live::print_progress`].
+    pub fn finish(&self) {
+        self.done.store(true, Ordering::Relaxed);
+    }
+
+    /// Prints a line to standard error each second until [`Live::finish`].
+    pub fn print_progress(&self) {
+        const STEP: Duration = Duration::from_millis(20);
+        let (mut before, mut last) = ((0, 0), Instant::now());
+        let start = last;
+        while !self.done.load(Ordering::Relaxed) {
+            std::thread::sleep(STEP);
+            let now = Instant::now();
+            let gap = now - last;
+            if gap < Duration::from_secs(1) {
+                continue;
+            }
+            let after = (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed));
+            // The end of the warm-up sets the counters back.
+            let pps = |after: u64, before: u64| after.saturating_sub(before) as f64 / gap.as_secs_f64();
+            eprintln!(
+                "{:>4} s  sent {:>10.0} pps  answered {:>10.0} pps  not answered {:>9}  wrong {}",
+                (now - start).as_secs(),
+                pps(after.0, before.0),
+                pps(after.1, before.1),
+                after.0.saturating_sub(after.1),
+                self.wrong.load(Ordering::Relaxed),
+            );
+            (before, last) = (after, now);
+        }
+    }
+}
