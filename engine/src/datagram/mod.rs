@@ -135,7 +135,7 @@ pub struct Opened {
     pub ip: u16,
     /// Where the UDP header begins in the first frame.
     pub udp: u16,
-    /// Where the payload begins in the first frame.
+    /// Where the payload begins: in the frame, or, of a datagram in several frames, in [`Batch::scratch`].
     pub payload: u32,
     /// Bytes of the payload.
     pub len: u32,
@@ -152,6 +152,8 @@ pub struct Batch {
     pub next_frame: usize,
     /// How far [`DatagramPort::open`] has come within that frame (a kernel GRO buffer holds many datagrams).
     pub next_byte: usize,
+    /// The payloads of datagrams that are spread over several frames, put together; sized once, by ports that have such.
+    pub scratch: Vec<u8>,
 }
 
 /// Why an unasked datagram could not be sent. Nothing blocks: the caller decides.

@@ -9,6 +9,8 @@ impl Sum {
     pub const ZERO: Sum = Sum(0);
 
     /// Adds one 16-bit word (host order value of the big-endian word on the wire).
+    ///
+    /// Every other method leaves the sum below 2^36, so 2^47 words may be added before one could overflow.
     #[inline(always)]
     pub const fn word(self, word: u16) -> Sum {
         Sum(self.0 + word.to_be() as u64)
@@ -17,33 +19,60 @@ impl Sum {
     /// Adds bytes as they stand on the wire.
     #[inline]
     pub fn bytes(self, bytes: &[u8]) -> Sum {
-        let mut sum = self.0;
-        let mut wide = bytes.chunks_exact(8);
-        for eight in &mut wide {
-            let value = u64::from_ne_bytes([
-                eight[0], eight[1], eight[2], eight[3], eight[4], eight[5], eight[6], eight[7],
-            ]);
-            let (added, carry) = sum.overflowing_add(value);
-            sum = added + carry as u64;
+        // Four lanes, so that the additions of a block do not wait for each other; in 128 bits, where the carries
+        // collect in the upper half and need no look until the end.
+        let (blocks, rest) = bytes.as_chunks::<32>();
+        let mut lanes = [self.0 as u128, 0, 0, 0];
+        for block in blocks {
+            let (words, _) = block.as_chunks::<8>();
+            for (lane, word) in lanes.iter_mut().zip(words) {
+                *lane += u64::from_ne_bytes(*word) as u128;
+            }
         }
-        let mut rest = wide.remainder();
-        let mut last = [0u8; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        rest = &last;
-        let value =
-            u64::from_ne_bytes([rest[0], rest[1], rest[2], rest[3], rest[4], rest[5], rest[6], rest[7]]);
-        let (added, carry) = sum.overflowing_add(value);
-        Sum(fold_once(added + carry as u64))
+        let mut sum = lanes[0] + lanes[1] + lanes[2] + lanes[3];
+        let (words, mut rest) = rest.as_chunks::<8>();
+        for word in words {
+            sum += u64::from_ne_bytes(*word) as u128;
+        }
+        if let Some((four, after)) = rest.split_first_chunk::<4>() {
+            sum += u32::from_ne_bytes(*four) as u128;
+            rest = after;
+        }
+        if let Some((two, after)) = rest.split_first_chunk::<2>() {
+            sum += u16::from_ne_bytes(*two) as u128;
+            rest = after;
+        }
+        if let Some(last) = rest.first() {
+            // An odd last byte is the upper half of a word whose lower half is zero.
+            sum += u16::from_ne_bytes([*last, 0]) as u128;
+        }
+        Sum(fold_wide(sum))
+    }
+
+    /// Adds `N` bytes as they stand on the wire: [`Sum::bytes`] for a header, without a loop. `N` is a multiple of four.
+    #[inline(always)]
+    pub fn fixed<const N: usize>(self, bytes: &[u8; N]) -> Sum {
+        const { assert!(N.is_multiple_of(4) && N <= 64) };
+        let (words, _) = bytes.as_chunks::<4>();
+        Sum(words.iter().fold(self.0, |sum, word| sum + u32::from_ne_bytes(*word) as u64))
+    }
+
+    /// Adds what another sum has counted.
+    #[inline(always)]
+    pub const fn and(self, other: Sum) -> Sum {
+        Sum(fold_once(self.0) + fold_once(other.0))
     }
 
     /// Adds the pseudo-header of UDP or TCP: addresses of 4 or 16 bytes, protocol, and transport length in bytes.
     #[inline(always)]
     pub fn pseudo_header(self, source: &[u8], destination: &[u8], protocol: u8, length: u32) -> Sum {
-        self.bytes(source)
-            .bytes(destination)
-            .word(protocol as u16)
-            .word((length >> 16) as u16)
-            .word(length as u16)
+        self.bytes(source).bytes(destination).transport(protocol, length)
+    }
+
+    /// Adds the rest of the pseudo-header, when the addresses are in already: protocol and transport length in bytes.
+    #[inline(always)]
+    pub const fn transport(self, protocol: u8, length: u32) -> Sum {
+        self.word(protocol as u16).word((length >> 16) as u16).word(length as u16)
     }
 
     /// Folds to 16 bits, in host order, not complemented: 0xffff for a packet whose checksum is right.
@@ -65,7 +94,13 @@ impl Sum {
     }
 }
 
-/// Keeps 40 bits of head room so that words can be added without a carry.
+/// Brings the carries (each worth 2^64, which is 1 here) and the upper half down; below 2^34 for up to 2^32 additions.
+#[inline(always)]
+const fn fold_wide(sum: u128) -> u64 {
+    fold_once(sum as u64) + (sum >> 64) as u64
+}
+
+/// Brings the upper half down (2^32 is 1 in ones' complement of 16 bits).
 #[inline(always)]
 const fn fold_once(sum: u64) -> u64 {
     (sum & 0xffff_ffff) + (sum >> 32)

@@ -47,6 +47,9 @@ reasons! {
     Ipv6ExtensionLimit = "ipv6_extension_limit",
     /// A piece of a fragmented datagram.
     Fragment = "fragment",
+    /// A source route that is not at its end (IPv4 option, RFC 791; IPv6 routing header, RFC 5095): an answer would follow
+    /// whatever way its sender wrote.
+    SourceRoute = "source_route",
     /// The transport is not UDP.
     NotUdp = "not_udp",
     /// UDP: length below 8 or beyond the IP payload.

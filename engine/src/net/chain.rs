@@ -1,0 +1,160 @@
+//! Packets spread over several frames (multi-buffer): received and answered whole, or dropped by reason.
+//!
+//! The headers must lie in the first frame. The app sees one slice, so the payload is copied into the batch's scratch memory, and
+//! an answer that changed it is copied back, filling the frames in order; what an unchanged answer does not need is only trimmed.
+//!
+//! ```text
+//! frames    │ headers │ pay │   │ load, spread │   │ over │
+//! scratch   │ payload, spread over │ room for a longer answer │ next chain …
+//! ```
+
+use super::Net;
+use super::parse::{self, Arrival};
+use super::reply::{self, Checksum};
+use crate::datagram::Opened;
+use crate::frame::{BURST, Burst, Frame, flag};
+use crate::port::Port;
+use volley_wire::DropReason;
+use volley_wire::udp::UdpHeader;
+
+/// Sizes the scratch memory for a burst full of chains, once: each has two frames or more. Grown again only for a port
+/// with a larger MTU on the same worker.
+#[inline(always)]
+pub(super) fn reserve(scratch: &mut Vec<u8>, max_segments: usize, mtu: usize) {
+    if max_segments > 1 && scratch.len() < BURST / 2 * mtu {
+        scratch.resize(BURST / 2 * mtu, 0);
+    }
+}
+
+/// Cuts the room of the next chain off the scratch memory.
+pub(super) fn view<'b>(scratch: &mut &'b mut [u8], note: &Opened, limit: usize) -> &'b mut [u8] {
+    let all = std::mem::take(scratch);
+    let end = limit.min(all.len());
+    let (room, rest) = all.split_at_mut(end);
+    debug_assert!(note.len as usize <= room.len());
+    *scratch = rest;
+    room
+}
+
+impl<P: Port + ?Sized> Net<P> {
+    /// Parses, linearises and verifies the chain at the start of `frames`. Also returns how many frames it has.
+    /// `used` is how much of the scratch memory earlier chains of the burst have.
+    #[cold]
+    pub(super) fn open_chain(
+        &self,
+        frames: &[Frame],
+        index: usize,
+        scratch: &mut [u8],
+        used: &mut usize,
+    ) -> (Result<Opened, DropReason>, usize) {
+        let segments = match frames.iter().position(|frame| !frame.has(flag::MORE)) {
+            Some(last) => last + 1,
+            // A port that breaks its promise of whole chains.
+            None => return (Err(DropReason::Truncated), frames.len()),
+        };
+        let chain = &frames[..segments];
+        (self.open_segments(chain, index, scratch, used), segments)
+    }
+
+    fn open_segments(
+        &self,
+        chain: &[Frame],
+        index: usize,
+        scratch: &mut [u8],
+        used: &mut usize,
+    ) -> Result<Opened, DropReason> {
+        if chain.len() > self.max_segments {
+            return Err(DropReason::ChainTooLong);
+        }
+        let first = &chain[0];
+        let verified = chain.iter().all(|f| f.has(flag::CHECKSUM_VERIFIED | flag::CHECKSUM_PARTIAL));
+        let arrival = Arrival { queue: first.queue(), verify: !verified, ..self.arrival };
+        let total = chain.iter().map(Frame::len).sum();
+        let parsed = parse::headers(first.bytes(), total, &arrival)?;
+
+        let limit = self.payload_limit(parsed.path.is_ipv4()).max(parsed.len as usize);
+        let start = *used;
+        // Only a packet longer than our own MTU can find too little here.
+        let room = scratch.get_mut(start..start + limit).ok_or(DropReason::ChainTooLong)?;
+        let payload = &mut room[..parsed.len as usize];
+        let mut left = &mut payload[..];
+        let mut skip = parsed.payload();
+        for frame in chain {
+            let bytes = &frame.bytes()[skip..];
+            skip = 0;
+            let len = bytes.len().min(left.len());
+            let (part, after) = left.split_at_mut(len);
+            part.copy_from_slice(&bytes[..len]);
+            left = after;
+        }
+        if !verified {
+            parsed.verify(payload)?;
+        }
+        *used = start + limit;
+        Ok(Opened {
+            path: parsed.path,
+            frame: index as u16,
+            segments: chain.len() as u16,
+            ip: parsed.ip,
+            udp: parsed.udp,
+            payload: start as u32,
+            len: parsed.len as u32,
+        })
+    }
+
+    /// Turns a chain around and queues it, or says why not and leaves its frames to be freed.
+    #[cold]
+    pub(super) fn answer_chain(
+        &mut self,
+        mut chain: Burst,
+        note: &Opened,
+        scratch: &[u8],
+        len: usize,
+        unchanged: bool,
+    ) -> Result<(), DropReason> {
+        let head = note.udp as usize + UdpHeader::LEN;
+        let room: usize = chain.iter().map(|frame| frame.len() + frame.tailroom()).sum();
+        if len > self.payload_limit(note.path.is_ipv4()) || head + len > room {
+            self.done.extend(chain);
+            return Err(DropReason::AnswerTooLong);
+        }
+        let answer = &scratch[note.payload as usize..][..len];
+        let has_checksum = chain[0].bytes()[note.udp as usize + 6..][..2] != [0, 0];
+        let partial = chain[0].has(flag::CHECKSUM_PARTIAL);
+        let checksum = match unchanged && has_checksum && !partial {
+            true => Checksum::Kept,
+            false if self.tx_checksum => Checksum::Partial,
+            false => Checksum::Computed(Some(answer)),
+        };
+
+        let mut left = len;
+        let mut flags = 0;
+        for (n, mut frame) in chain.drain(..).enumerate() {
+            let mut skip = 0;
+            if n == 0 {
+                let gap = reply::turn(&mut frame, note, len, checksum);
+                skip = head - gap;
+                flags = frame.flags();
+            }
+            // An unchanged answer keeps the frames as they came, any other fills each to its end.
+            let here = match unchanged {
+                true => frame.len() - skip,
+                false => frame.len() + frame.tailroom() - skip,
+            };
+            let here = here.min(left);
+            if n > 0 && here == 0 {
+                self.done.push(frame);
+                continue;
+            }
+            if !unchanged {
+                frame.room_mut()[skip..skip + here].copy_from_slice(&answer[len - left..][..here]);
+            }
+            let fits = frame.set_len(skip + here);
+            debug_assert!(fits, "`here` lies within the room");
+            left -= here;
+            frame.set_flags(if left > 0 { flags | flag::MORE } else { flags });
+            self.answers.push(frame);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,58 @@
+//! Frames on their way to a port.
+
+use crate::frame::{Burst, Frame, flag};
+use crate::port::Port;
+
+/// Up to a burst of frames to transmit, in whole packets, and the count of those packets.
+#[derive(Default)]
+pub(super) struct TxQueue {
+    frames: Burst,
+    packets: usize,
+}
+
+impl TxQueue {
+    /// Appends a frame. The caller has seen that there is room.
+    #[inline(always)]
+    pub(super) fn push(&mut self, frame: Frame) {
+        self.packets += !frame.has(flag::MORE) as usize;
+        self.frames.push(frame);
+    }
+
+    /// Offers what is queued to the port; returns how many packets it took.
+    #[inline]
+    pub(super) fn offer<P: Port + ?Sized>(&mut self, port: &mut P) -> usize {
+        if self.frames.is_empty() {
+            return 0;
+        }
+        port.tx(&mut self.frames);
+        let left = self.frames.iter().filter(|frame| !frame.has(flag::MORE)).count();
+        let taken = self.packets - left;
+        self.packets = left;
+        taken
+    }
+
+    /// Gives everything back to the port unsent; returns how many packets that were.
+    #[cold]
+    pub(super) fn abandon<P: Port + ?Sized>(&mut self, port: &mut P) -> usize {
+        if !self.frames.is_empty() {
+            port.free(&mut self.frames);
+        }
+        std::mem::take(&mut self.packets)
+    }
+
+    /// Frames queued.
+    pub(super) fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// True when nothing is queued.
+    #[inline(always)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// True when no frame fits.
+    pub(super) fn is_full(&self) -> bool {
+        self.frames.is_full()
+    }
+}

@@ -1,0 +1,110 @@
+//! Datagrams nobody asked for: headers from a path, into a free frame.
+
+use super::path::MAC_KNOWN;
+use super::reply::{write_ipv4, write_ipv6, write_udp, write_udp_partial};
+use super::{Net, Path};
+use crate::datagram::SendError;
+use crate::frame::{Frame, flag};
+use crate::port::Port;
+use volley_wire::ethernet::{EthernetHeader, VlanTag, ethertype};
+use volley_wire::ipv4::Ipv4Header;
+use volley_wire::ipv6::Ipv6Header;
+use volley_wire::udp::UdpHeader;
+use zerocopy::FromBytes;
+
+/// Empty frames taken from the port at once. With fewer, sends pay for more virtual calls; more would be missing where receive
+/// could use them.
+const SPARE: usize = 32;
+
+impl<P: Port + ?Sized> Net<P> {
+    pub(super) fn send_unasked(
+        &mut self,
+        path: &Path,
+        len: usize,
+        fill: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<(), SendError> {
+        if path.port != self.index {
+            return Err(SendError::NoPort);
+        }
+        if len > self.payload_limit(path.is_ipv4()) {
+            return Err(SendError::TooLong);
+        }
+        let path = match path.bits & MAC_KNOWN != 0 {
+            true => *path,
+            false => return Err(SendError::Unresolved),
+        };
+        if self.unasked.is_full() {
+            self.stats.sent += self.unasked.offer(&mut *self.port) as u64;
+            if self.unasked.is_full() {
+                return Err(SendError::Full);
+            }
+        }
+        let mut frame = self.empty_frame().ok_or(SendError::Full)?;
+        if !self.build(&mut frame, &path, len, fill) {
+            self.spare.push(frame);
+            return Err(SendError::TooLong);
+        }
+        self.unasked.push(frame);
+        Ok(())
+    }
+
+    fn empty_frame(&mut self) -> Option<Frame> {
+        if self.spare.is_empty() {
+            self.port.alloc(&mut self.spare, SPARE);
+        }
+        self.spare.pop()
+    }
+
+    /// Writes the packet; false (and `fill` not called) when it does not fit the frame.
+    fn build(&self, frame: &mut Frame, path: &Path, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> bool {
+        let (ip_len, ethertype) = match path.is_ipv4() {
+            true => (Ipv4Header::LEN, ethertype::IPV4),
+            false => (Ipv6Header::LEN, ethertype::IPV6),
+        };
+        let tags = path.tags();
+        let ip = EthernetHeader::LEN + tags.len() * VlanTag::LEN;
+        if !frame.set_len(ip + ip_len + UdpHeader::LEN + len) {
+            return false;
+        }
+        frame.set_queue(match self.info.queues.contains(&path.queue) {
+            true => path.queue,
+            false => self.info.queues.first().copied().unwrap_or(0),
+        });
+        frame.set_flags(if self.tx_checksum { flag::CHECKSUM_PARTIAL } else { 0 });
+
+        let bytes = frame.bytes_mut();
+        let Ok((ethernet, mut rest)) = EthernetHeader::mut_from_prefix(bytes) else { return false };
+        ethernet.destination = path.peer_mac;
+        ethernet.source = path.local_mac;
+        let mut last = &mut ethernet.ethertype;
+        for tag in tags {
+            let Ok((header, after)) = VlanTag::mut_from_prefix(rest) else { return false };
+            last.set(tag.tpid);
+            header.tci.set(tag.tci);
+            (last, rest) = (&mut header.ethertype, after);
+        }
+        last.set(ethertype);
+        let (pair, rest) = match path.is_ipv4() {
+            true => {
+                let Ok((header, rest)) = Ipv4Header::mut_from_prefix(rest) else { return false };
+                header.source.copy_from_slice(&path.local[12..]);
+                header.destination.copy_from_slice(&path.peer[12..]);
+                (write_ipv4(header, UdpHeader::LEN + len), rest)
+            }
+            false => {
+                let Ok((header, rest)) = Ipv6Header::mut_from_prefix(rest) else { return false };
+                (header.source, header.destination) = (path.local, path.peer);
+                (write_ipv6(header, UdpHeader::LEN + len), rest)
+            }
+        };
+        let Ok((header, payload)) = UdpHeader::mut_from_prefix(rest) else { return false };
+        header.source.set(path.local_port);
+        header.destination.set(path.peer_port);
+        fill(payload);
+        match self.tx_checksum {
+            true => write_udp_partial(header, pair, len),
+            false => write_udp(header, payload, pair, len),
+        }
+        true
+    }
+}
