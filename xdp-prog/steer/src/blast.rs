@@ -6,8 +6,8 @@
 //!               checksum mended, XDP_TX                                  (everything else passed)
 //! ```
 //!
-//! The program writes a [`Stamp`] at the start of the UDP payload of the template, whose other bytes it never
-//! touches. A datagram that is too short for the stamp gets the part that fits, whole words only.
+//! The program writes a [`Stamp`] at the start of the UDP payload of the template, the source port and the UDP
+//! checksum; it touches nothing else. A template that is too short for the stamp is not sent.
 
 use zerocopy::byteorder::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -39,10 +39,10 @@ pub struct Blast {
     pub stride: u64,
     /// Packets sent by this CPU so far.
     pub sent: u64,
-    /// Packets not sent because the template was not what the numbers below say (0 unless somebody errs).
+    /// Packets not sent because the template is too short for the stamp (0 unless somebody errs).
     pub refused: u64,
-    /// Ones' complement sum (not complemented, not folded, host order of big-endian words) over pseudo-header,
-    /// UDP header and payload of the template, with source port, UDP checksum and stamp taken as zero.
+    /// Ones' complement sum, not complemented, of the 16-bit words of pseudo-header, UDP header and payload of
+    /// the template as they lie in memory, with source port, UDP checksum and stamp taken as zero.
     pub base_sum: u32,
     /// Flow of the next packet, below [`Blast::flows`].
     pub flow: u32,

@@ -21,6 +21,7 @@
 //! | [`abi`] | maps, their keys and values, counters: what the program and its loader agree on |
 //! | [`blast`] | the same for the in-kernel traffic generator |
 //! | [`rules`] | the rule table: lookup, address match |
+//! | [`headers`] | from the first byte of a frame to its ports |
 //! | [`packet`] | reading headers out of a packet |
 //! | [`steer()`] | the decision |
 #![no_std]
@@ -28,6 +29,7 @@
 
 pub mod abi;
 pub mod blast;
+pub mod headers;
 pub mod packet;
 pub mod rules;
 mod steer;
@@ -36,3 +38,5 @@ pub use abi::Counter;
 pub use packet::Packet;
 pub use rules::{Action, Address, Protocol, Unbound};
 pub use steer::{Env, Verdict, steer};
+pub use volley_wire as wire;
+pub use zerocopy;

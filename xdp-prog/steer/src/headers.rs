@@ -1,0 +1,138 @@
+//! From the first byte of a frame to its ports.
+
+use volley_wire::ethernet::{EthernetHeader, MAX_VLAN_TAGS, VlanTag, ethertype, is_vlan};
+use volley_wire::ipv4::{Ipv4Header, protocol};
+use volley_wire::ipv6::{Ipv6Header, MAX_EXTENSION_HEADERS, is_skippable};
+use volley_wire::tcp::TcpPorts;
+use volley_wire::udp::UdpHeader;
+
+use crate::abi::Counter;
+use crate::packet::Packet;
+use crate::rules::{Address, Protocol};
+
+/// A UDP datagram or TCP segment, as far as anything here looks at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// UDP or TCP.
+    pub protocol: Protocol,
+    /// Destination address.
+    pub destination: Address,
+    /// Source port, host order.
+    pub source_port: u16,
+    /// Destination port, host order.
+    pub destination_port: u16,
+    /// Bytes from the start of the frame to the UDP or TCP header.
+    pub offset: usize,
+}
+
+/// Walks the headers down to the ports. An error is the reason why the packet is the kernel's.
+#[inline(always)]
+pub fn find<P: Packet + ?Sized>(packet: &P) -> Result<Datagram, Counter> {
+    let ethernet: EthernetHeader = packet.load(0).ok_or(Counter::Runt)?;
+    let mut kind = ethernet.ethertype.get();
+    let mut offset = EthernetHeader::LEN;
+    for _ in 0..MAX_VLAN_TAGS {
+        if is_vlan(kind) {
+            let tag: VlanTag = packet.load(offset).ok_or(Counter::Runt)?;
+            kind = tag.ethertype.get();
+            offset += VlanTag::LEN;
+        }
+    }
+    match kind {
+        ethertype::IPV4 => ipv4(packet, offset),
+        ethertype::IPV6 => ipv6(packet, offset),
+        ethertype::ARP => Err(Counter::Arp),
+        _ if is_vlan(kind) => Err(Counter::VlanDepth),
+        _ => Err(Counter::EtherType),
+    }
+}
+
+/// RFC 791.
+#[inline(always)]
+fn ipv4<P: Packet + ?Sized>(packet: &P, offset: usize) -> Result<Datagram, Counter> {
+    let header: Ipv4Header = packet.load(offset).ok_or(Counter::Runt)?;
+    if header.version() != 4 {
+        return Err(Counter::Ipv4Version);
+    }
+    let header_len = header.header_len();
+    if header_len < Ipv4Header::LEN {
+        return Err(Counter::Ipv4HeaderLength);
+    }
+    if header.is_fragment() {
+        return Err(Counter::Fragment);
+    }
+    let protocol = transport(header.protocol)?;
+    // Otherwise the "ports" would be padding behind the datagram.
+    if usize::from(header.total_length.get()) < header_len + least_len(protocol) {
+        return Err(Counter::Ipv4TotalLength);
+    }
+    ports(packet, offset + header_len, protocol, Address::v4(header.destination))
+}
+
+/// RFC 8200.
+#[inline(always)]
+fn ipv6<P: Packet + ?Sized>(packet: &P, offset: usize) -> Result<Datagram, Counter> {
+    let header: Ipv6Header = packet.load(offset).ok_or(Counter::Runt)?;
+    if header.version() != 6 {
+        return Err(Counter::Ipv6Version);
+    }
+    let mut next = header.next_header;
+    let mut extensions = 0;
+    for _ in 0..MAX_EXTENSION_HEADERS {
+        if is_skippable(next) {
+            // Next header, length in 8-byte units beyond the first, then (routing only) type and segments left.
+            let [following, units, _, segments_left] = packet
+                .load::<[u8; 4]>(offset + Ipv6Header::LEN + extensions)
+                .ok_or(Counter::Ipv6ExtensionTruncated)?;
+            // With segments left, this host is a waypoint and the address above not the packet's last.
+            if next == protocol::ROUTING && segments_left != 0 {
+                return Err(Counter::RoutingHeader);
+            }
+            next = following;
+            extensions += (usize::from(units) + 1) * 8;
+        }
+    }
+    if is_skippable(next) {
+        return Err(Counter::Ipv6ExtensionLimit);
+    }
+    if next == protocol::FRAGMENT {
+        return Err(Counter::Fragment);
+    }
+    let protocol = transport(next)?;
+    if usize::from(header.payload_length.get()) < extensions + least_len(protocol) {
+        return Err(Counter::Ipv6PayloadLength);
+    }
+    ports(packet, offset + Ipv6Header::LEN + extensions, protocol, Address::v6(header.destination))
+}
+
+#[inline(always)]
+const fn transport(number: u8) -> Result<Protocol, Counter> {
+    match number {
+        protocol::UDP => Ok(Protocol::Udp),
+        protocol::TCP => Ok(Protocol::Tcp),
+        _ => Err(Counter::OtherProtocol),
+    }
+}
+
+/// Bytes of the smallest header.
+#[inline(always)]
+const fn least_len(protocol: Protocol) -> usize {
+    match protocol {
+        Protocol::Udp => UdpHeader::LEN,
+        Protocol::Tcp => TcpPorts::MIN_HEADER_LEN,
+    }
+}
+
+/// UDP and TCP begin alike, with the two ports. That the rest of the header is there is the length field's
+/// business, which was checked against it; eight bytes of either must be in the packet.
+#[inline(always)]
+fn ports<P: Packet + ?Sized>(
+    packet: &P,
+    offset: usize,
+    protocol: Protocol,
+    destination: Address,
+) -> Result<Datagram, Counter> {
+    let header: UdpHeader = packet.load(offset).ok_or(Counter::Runt)?;
+    let (source_port, destination_port) = (header.source.get(), header.destination.get());
+    Ok(Datagram { protocol, destination, source_port, destination_port, offset })
+}
