@@ -6,6 +6,7 @@
 //! | --- | --- | --- |
 //! | [`frame`] | owns packet memory, one token per chunk, and accounts for every one | look inside |
 //! | [`port`] | moves bursts of frames in and out of a device | parse |
+//! | [`host`] | says what the machine's devices can do | change anything |
 //! | [`net`] | Ethernet, VLAN, IP and UDP in and out; paths; neighbours | wait, allocate |
 //! | [`datagram`] | the datagram ports: `Net` over a frame port, or a kernel socket | know the app |
 //! | [`worker`] | drives ports and app in bursts; timers, ticks, messages; sleeps | lock, allocate |
@@ -18,6 +19,8 @@ pub mod datagram;
 pub mod frame;
 #[cfg(target_os = "linux")]
 pub mod generator;
+#[cfg(target_os = "linux")]
+pub mod host;
 pub mod net;
 pub mod port;
 pub mod time;

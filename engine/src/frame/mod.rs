@@ -51,6 +51,8 @@ pub struct Frame {
     len: u32,
     queue: u16,
     flags: u8,
+    /// Where a partial checksum begins, halved (headers are even), and whether its field is TCP's; 0 is none.
+    checksum: u8,
 }
 
 // SAFETY: a frame is the only owner of its chunk (see `from_raw`), so it may move to another thread with it.
@@ -86,13 +88,13 @@ impl Frame {
     pub unsafe fn from_raw(raw: RawFrame) -> Frame {
         debug_assert!(raw.offset as u64 + raw.len as u64 <= raw.capacity as u64);
         let RawFrame { chunk, token, capacity, offset, len, queue, flags } = raw;
-        Frame { chunk, token, capacity, offset, len, queue, flags }
+        Frame { chunk, token, capacity, offset, len, queue, flags, checksum: 0 }
     }
 
     /// Takes the token apart; the caller is now the owner of the chunk. For ports only.
     #[inline(always)]
     pub fn into_raw(self) -> RawFrame {
-        let Frame { chunk, token, capacity, offset, len, queue, flags } = self;
+        let Frame { chunk, token, capacity, offset, len, queue, flags, checksum: _ } = self;
         #[cfg(debug_assertions)]
         std::mem::forget(self);
         RawFrame { chunk, token, capacity, offset, len, queue, flags }
@@ -188,6 +190,27 @@ impl Frame {
     #[inline(always)]
     pub fn flags(&self) -> u8 {
         self.flags
+    }
+
+    /// Leaves the transport checksum to the device: sets [`flag::CHECKSUM_PARTIAL`] and notes that the transport header begins
+    /// `start` bytes into the packet and that it is TCP's or UDP's. The field must hold the pseudo-header sum. False (and
+    /// unchanged) when `start` is odd, 0 or above 254.
+    #[must_use]
+    pub fn set_partial_checksum(&mut self, start: usize, tcp: bool) -> bool {
+        let fits = start % 2 == 0 && (1..=254).contains(&start);
+        if fits {
+            self.checksum = (start / 2) as u8 | if tcp { 0x80 } else { 0 };
+            self.flags |= flag::CHECKSUM_PARTIAL;
+        }
+        fits
+    }
+
+    /// What [`Frame::set_partial_checksum`] noted, for ports: where summing begins, and the checksum field's place after that.
+    #[inline(always)]
+    pub fn partial_checksum(&self) -> Option<(u8, u8)> {
+        let start = (self.checksum & 0x7f) * 2;
+        let field = if self.checksum & 0x80 != 0 { 16 } else { 6 };
+        (self.has(flag::CHECKSUM_PARTIAL) && start != 0).then_some((start, field))
     }
 
     /// Replaces the flags.

@@ -18,8 +18,10 @@
 //! | [`session`] | the four above as one measurement, driven by bytes and time | touch the kernel |
 //! | [`link`], [`socket`] | carry a session's packets | judge them |
 //! | [`run`] | the loop: spin, send, receive, stop | allocate |
+//! | [`ceiling`] | searches the highest rate without loss | send |
 //! | [`report`] | table and JSON | |
 
+pub mod ceiling;
 pub mod latency;
 pub mod link;
 pub mod live;

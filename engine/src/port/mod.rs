@@ -12,6 +12,8 @@
 //!
 //! A port never parses a packet and never decides what happens to one.
 
+#[cfg(target_os = "linux")]
+pub mod af_xdp;
 mod memory;
 mod pcap;
 mod replay;
@@ -55,7 +57,8 @@ pub struct PortStats {
     pub tx_frames: u64,
     /// Frames whose buffer came back after transmit. It does not say that they were sent.
     pub tx_completed: u64,
-    /// Frames the driver dropped on transmit (EBUSY in AF_XDP copy mode).
+    /// Frames the driver dropped on transmit (EBUSY in AF_XDP copy mode), or that no device could send (empty, or in a chain
+    /// longer than [`PortInfo::max_segments`]).
     pub tx_dropped: u64,
     /// Packets the kernel dropped because the receive ring was full.
     pub rx_ring_full: u64,
@@ -63,6 +66,8 @@ pub struct PortStats {
     pub rx_dropped: u64,
     /// Packets the kernel dropped because no frame was posted.
     pub fill_ring_empty: u64,
+    /// Received packets dropped because they were spread over more frames than [`PortInfo::max_segments`].
+    pub chains_dropped: u64,
     /// Descriptors the kernel refused: always our fault.
     pub invalid_descriptors: u64,
     /// System calls made to wake the kernel.
@@ -99,6 +104,12 @@ pub trait Port: Send {
 
     /// Stops receiving: nothing more is posted, what arrives from now on is the kernel's. Transmit goes on.
     fn stop_rx(&mut self);
+
+    /// Closes the port and says where its frames ended: those still with the kernel for transmit are counted as abandoned.
+    /// After it the port neither receives nor sends; frames that are out may still be freed.
+    fn close(&mut self) -> Ledger {
+        self.ledger()
+    }
 
     /// The device is gone (unplugged, unregistered); the reason, once it is known.
     fn failure(&self) -> Option<String> {
