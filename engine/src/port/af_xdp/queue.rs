@@ -1,0 +1,363 @@
+//! One queue of a device: its socket, its four rings, and the chunks that are in them.
+
+use super::checksum;
+use super::chunks::Chunks;
+use super::config::MAX_SEGMENTS;
+use super::ring::{Consumer, Descriptor, PKT_CONTD, Producer};
+use super::socket::{Bound, XdpSocket};
+use crate::frame::{Burst, Frame, flag};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// Most wakeups of one flush. Without `XDP_MAX_TX_SKB_BUDGET` the kernel sends 32 frames a call, so this carries a burst of
+/// each of many peers; what is left goes with the next flush.
+const MAX_WAKEUPS: u32 = 64;
+
+/// The two sides of a socket that can be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Rx,
+    Tx,
+}
+
+/// What wakes the kernel.
+pub(super) enum Doorbell {
+    Socket(XdpSocket),
+    /// A test that plays the kernel.
+    #[cfg(test)]
+    Simulated(Box<dyn FnMut(Side) -> Result<(), i32> + Send>),
+}
+
+impl Doorbell {
+    #[inline]
+    fn ring(&mut self, side: Side) -> Result<(), i32> {
+        match self {
+            Doorbell::Socket(socket) => match side {
+                Side::Rx => socket.wake_rx(),
+                Side::Tx => socket.wake_tx(),
+            },
+            #[cfg(test)]
+            Doorbell::Simulated(kernel) => kernel(side),
+        }
+    }
+}
+
+/// Counters of a queue that only we can count.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub rx_frames: u64,
+    pub tx_frames: u64,
+    pub tx_completed: u64,
+    pub tx_dropped: u64,
+    pub chains_dropped: u64,
+    pub wakeups: u64,
+}
+
+/// How a queue was opened.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mode {
+    pub zero_copy: bool,
+    pub busy_poll: bool,
+    pub multi_buffer: bool,
+    pub tx_checksum: bool,
+}
+
+/// One queue. What a burst touches comes first.
+pub(super) struct Queue {
+    rx: Consumer<Descriptor>,
+    tx: Producer<Descriptor>,
+    fill: Producer<u64>,
+    completion: Consumer<u64>,
+    /// Chunks posted and not received.
+    in_rx: u32,
+    /// Chunks submitted and not completed.
+    in_tx: u32,
+    /// Transmit slots promised to frames of the burst being accepted.
+    promised: u32,
+    pub id: u16,
+    /// Inside a chain too long to deliver, whose end has not arrived.
+    skipping: bool,
+    mode: Mode,
+    pub counts: Counts,
+    doorbell: Doorbell,
+    /// The errno that said the device is gone.
+    failure: Option<i32>,
+}
+
+impl Queue {
+    pub fn new(id: u16, bound: Bound, mode: Mode) -> Queue {
+        let Bound { socket, rx, tx, fill, completion } = bound;
+        Queue::over(id, (rx, tx, fill, completion), Doorbell::Socket(socket), mode)
+    }
+
+    pub fn over(
+        id: u16,
+        (rx, tx, fill, completion): (
+            Consumer<Descriptor>,
+            Producer<Descriptor>,
+            Producer<u64>,
+            Consumer<u64>,
+        ),
+        doorbell: Doorbell,
+        mode: Mode,
+    ) -> Queue {
+        Queue {
+            rx,
+            tx,
+            fill,
+            completion,
+            in_rx: 0,
+            in_tx: 0,
+            promised: 0,
+            id,
+            skipping: false,
+            mode,
+            counts: Counts::default(),
+            doorbell,
+            failure: None,
+        }
+    }
+
+    pub fn socket(&self) -> Option<&XdpSocket> {
+        match &self.doorbell {
+            Doorbell::Socket(socket) => Some(socket),
+            #[cfg(test)]
+            Doorbell::Simulated(_) => None,
+        }
+    }
+
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.socket().map(AsFd::as_fd)
+    }
+
+    pub fn in_rx(&self) -> u32 {
+        self.in_rx
+    }
+
+    pub fn in_tx(&self) -> u32 {
+        self.in_tx
+    }
+
+    pub fn failure(&self) -> Option<i32> {
+        self.failure
+    }
+
+    // ---- receive
+
+    /// Receives what fits into `burst`, chains whole.
+    #[inline]
+    pub fn receive(&mut self, burst: &mut Burst, chunks: &mut Chunks) {
+        let room = burst.remaining_capacity() as u32;
+        let ready = self.rx.ready(room);
+        if ready == 0 {
+            return;
+        }
+        if self.mode.multi_buffer {
+            return self.receive_chains(burst, chunks, ready);
+        }
+        let count = ready.min(room);
+        for n in 0..count {
+            let Descriptor { addr, len, .. } = self.rx.peek(n);
+            burst.push(chunks.receive(addr, len, self.id, 0));
+        }
+        self.taken(count);
+        self.counts.rx_frames += u64::from(count);
+    }
+
+    #[inline]
+    fn taken(&mut self, count: u32) {
+        self.rx.release(count);
+        self.in_rx -= count;
+    }
+
+    fn receive_chains(&mut self, burst: &mut Burst, chunks: &mut Chunks, mut ready: u32) {
+        // `at` descriptors have been dealt with; a packet is looked at whole before any of it is taken.
+        let mut at = 0;
+        loop {
+            if self.skipping {
+                // The rest of a chain that was too long.
+                while at < ready && self.skipping {
+                    let Descriptor { addr, options, .. } = self.rx.peek(at);
+                    chunks.recycle(addr);
+                    self.skipping = options & PKT_CONTD != 0;
+                    at += 1;
+                }
+            }
+            if at == ready && self.more_ready(&mut ready) {
+                continue;
+            }
+            let Some(len) = self.chain(at, &mut ready) else { break };
+            if len as usize > MAX_SEGMENTS {
+                self.counts.chains_dropped += 1;
+                self.skipping = true;
+                continue;
+            }
+            if len as usize > burst.remaining_capacity() {
+                break;
+            }
+            for n in at..at + len {
+                let Descriptor { addr, len, options } = self.rx.peek(n);
+                let flags = if options & PKT_CONTD != 0 { flag::MORE } else { 0 };
+                burst.push(chunks.receive(addr, len, self.id, flags));
+            }
+            self.counts.rx_frames += u64::from(len);
+            at += len;
+        }
+        if at > 0 {
+            self.taken(at);
+        }
+    }
+
+    /// Looks whether more than `ready` descriptors are there.
+    fn more_ready(&mut self, ready: &mut u32) -> bool {
+        let before = *ready;
+        *ready = self.rx.ready(before + 1);
+        *ready > before
+    }
+
+    /// Descriptors of the packet that begins `at` places ahead; more than [`MAX_SEGMENTS`] as soon as it is known to be too
+    /// long, `None` when its end has not arrived.
+    fn chain(&mut self, at: u32, ready: &mut u32) -> Option<u32> {
+        for n in 0..=MAX_SEGMENTS as u32 {
+            if at + n == *ready && !self.more_ready(ready) {
+                return None;
+            }
+            if self.rx.peek(at + n).options & PKT_CONTD == 0 {
+                return Some(n + 1);
+            }
+        }
+        Some(MAX_SEGMENTS as u32 + 1)
+    }
+
+    /// Chunks the fill ring has room for, at most `target` posted in all.
+    #[inline]
+    pub fn wants(&mut self, target: u32) -> u32 {
+        let missing = target.saturating_sub(self.in_rx);
+        if missing == 0 { 0 } else { self.fill.room(missing).min(missing) }
+    }
+
+    /// Posts up to `count` free chunks for receive.
+    #[inline]
+    pub fn post(&mut self, count: u32, chunks: &mut Chunks) {
+        let mut posted = 0;
+        while posted < count {
+            let Some(addr) = chunks.post() else { break };
+            self.fill.push(addr);
+            posted += 1;
+        }
+        if posted > 0 {
+            self.fill.publish();
+            self.in_rx += posted;
+        }
+    }
+
+    // ---- transmit
+
+    /// Promises transmit slots to a packet of `frames` frames; false when there are not enough.
+    #[inline(always)]
+    pub fn promise(&mut self, frames: u32) -> bool {
+        let want = self.promised + frames;
+        let fits = self.tx.room(want) >= want;
+        if fits {
+            self.promised = want;
+        }
+        fits
+    }
+
+    /// A chain that this queue can never send, whatever room it has.
+    #[inline(always)]
+    pub fn refuses(&self, frames: usize) -> bool {
+        frames > 1 && (frames > MAX_SEGMENTS || !self.mode.multi_buffer)
+    }
+
+    /// Puts a frame into a promised slot.
+    #[inline(always)]
+    pub fn submit(&mut self, mut frame: Frame, chunks: &mut Chunks) {
+        let mut options = if frame.has(flag::MORE) { PKT_CONTD } else { 0 };
+        if self.mode.tx_checksum {
+            options |= checksum::request(&mut frame);
+        }
+        let raw = chunks.submit(frame);
+        self.tx.push(Descriptor { addr: raw.token + u64::from(raw.offset), len: raw.len, options });
+    }
+
+    /// Shows the submitted frames to the kernel.
+    #[inline]
+    pub fn publish(&mut self) {
+        if self.promised > 0 {
+            self.tx.publish();
+            self.in_tx += self.promised;
+            self.counts.tx_frames += u64::from(self.promised);
+            self.promised = 0;
+        }
+    }
+
+    /// Takes back what the kernel has sent from.
+    #[inline]
+    pub fn reap(&mut self, chunks: &mut Chunks) {
+        if self.in_tx == 0 {
+            return;
+        }
+        let done = self.completion.ready(self.in_tx);
+        if done == 0 {
+            return;
+        }
+        for n in 0..done {
+            chunks.complete(self.completion.peek(n));
+        }
+        self.completion.release(done);
+        self.in_tx -= done;
+        self.counts.tx_completed += u64::from(done);
+    }
+
+    // ---- wakeups
+
+    /// Rings for transmit if the kernel asks for it and has something to send.
+    #[inline]
+    pub fn wake_tx(&mut self, chunks: &mut Chunks) {
+        if self.in_tx == 0 || !self.tx.needs_wakeup() {
+            return;
+        }
+        let mut pending = self.tx.pending();
+        for _ in 0..MAX_WAKEUPS {
+            if pending == 0 {
+                return;
+            }
+            self.counts.wakeups += 1;
+            let answer = self.doorbell.ring(Side::Tx);
+            let left = self.tx.pending();
+            let progress = left != pending;
+            pending = left;
+            match answer {
+                Ok(()) if self.mode.zero_copy => return,
+                // Everything was sent, or the budget was used up.
+                Ok(()) | Err(libc::EINTR) if progress => {}
+                // One frame was completed but dropped by the driver; the rest is still queued.
+                Err(libc::EBUSY) if !self.mode.zero_copy && progress => self.counts.tx_dropped += 1,
+                // Still queued: the budget is used up, or the completion ring or the send buffer is full.
+                Err(libc::EAGAIN | libc::ENOBUFS) if progress => self.reap(chunks),
+                Err(errno @ (libc::ENXIO | libc::ENODEV)) => {
+                    self.failure = Some(errno);
+                    return;
+                }
+                // No progress (or the link is down: ENETDOWN): the frames wait for the next flush.
+                _ => return,
+            }
+        }
+    }
+
+    /// Rings for receive when the kernel asks for it, or to poll the device when busy polling is on.
+    #[inline]
+    pub fn wake_rx(&mut self) {
+        if self.mode.busy_poll || self.fill.needs_wakeup() {
+            self.counts.wakeups += 1;
+            self.probe();
+        }
+    }
+
+    /// Rings for receive and notes when the device is gone.
+    pub fn probe(&mut self) {
+        if let Err(errno @ (libc::ENXIO | libc::ENODEV)) = self.doorbell.ring(Side::Rx) {
+            self.failure = Some(errno);
+        }
+    }
+}
