@@ -16,12 +16,14 @@
 //! | [`tracker`] | counts what came back, in bounded memory | allocate while running |
 //! | [`latency`] | histograms in ns | |
 //! | [`session`] | the four above as one measurement, driven by bytes and time | touch the kernel |
-//! | [`link`], [`socket`] | carry a session's packets | judge them |
+//! | [`link`], [`socket`], [`frames`] | carry a session's packets | judge their payload |
+//! | [`template`] | headers of packets that go out as frames | share code with the net layer |
 //! | [`run`] | the loop: spin, send, receive, stop | allocate |
 //! | [`ceiling`] | searches the highest rate without loss | send |
 //! | [`report`] | table and JSON | |
 
 pub mod ceiling;
+pub mod frames;
 pub mod latency;
 pub mod link;
 pub mod live;
@@ -33,6 +35,7 @@ pub mod run;
 pub mod schedule;
 pub mod session;
 pub mod socket;
+pub mod template;
 pub mod tracker;
 
 use link::{Link, monotonic_ns};

@@ -1,0 +1,189 @@
+//! The generator over a frame port (AF_XDP): one core, any number of queues, flows spread over them.
+
+use super::link::{Link, monotonic_ns};
+use super::session::Session;
+use super::template::{Arrival, Templates};
+use crate::frame::{Burst, flag};
+use crate::port::Port;
+use std::io;
+
+/// Sends and receives whole Ethernet frames.
+pub struct FrameLink {
+    port: Box<dyn Port>,
+    templates: Templates,
+    queues: Box<[u16]>,
+    burst: Burst,
+    broken: u64,
+    foreign: u64,
+}
+
+impl FrameLink {
+    /// A link over `port`. Flow `f` leaves on the port's queue `f mod queues`.
+    pub fn new(port: Box<dyn Port>, templates: Templates) -> FrameLink {
+        let queues = port.info().queues.clone().into();
+        FrameLink { port, templates, queues, burst: Burst::new(), broken: 0, foreign: 0 }
+    }
+
+    /// What the link saw that explains losses, for the reader.
+    pub fn notes(&self) -> Vec<String> {
+        let stats = self.port.stats();
+        let counts = [
+            (self.broken, "answers had a wrong length, MAC or checksum (a kernel peer on veth leaves checksums unfinished: `ethtool -K DEV tx off` there)"),
+            (self.foreign, "frames were no answers"),
+            (stats.tx_dropped, "packets were dropped by our own driver on transmit"),
+            (stats.rx_ring_full, "answers were dropped at our own receive ring: the generator could not keep up"),
+            (stats.fill_ring_empty, "answers found none of our own frames free: the generator could not keep up"),
+            (stats.rx_dropped, "answers were dropped by our own kernel"),
+        ];
+        let seen = counts.iter().filter(|(count, _)| *count > 0);
+        seen.map(|(count, what)| format!("{count} {what}")).collect()
+    }
+
+    /// The port below.
+    pub fn port(&self) -> &dyn Port {
+        &*self.port
+    }
+}
+
+impl Link for FrameLink {
+    fn send(&mut self, session: &mut Session, count: usize) -> io::Result<()> {
+        let first = session.next();
+        self.port.alloc(&mut self.burst, count);
+        let now = monotonic_ns();
+        let headers = self.templates.headers_len();
+        for (n, frame) in (first..).zip(&mut self.burst) {
+            let flow = session.plan().flow(n);
+            if !frame.set_len(headers + session.plan().payload_len(n)) {
+                self.port.free(&mut self.burst);
+                return Err(io::Error::other("a packet does not fit a frame: choose shorter packets or longer frames"));
+            }
+            frame.set_queue(self.queues[flow as usize % self.queues.len()]);
+            frame.set_flags(0);
+            let packet = frame.bytes_mut();
+            session.encode(n, now, &mut packet[headers..]);
+            self.templates.seal(flow, packet);
+        }
+        let sent = self.port.tx(&mut self.burst);
+        session.sent(sent, now);
+        // What the rings had no room for is built anew next time.
+        self.port.free(&mut self.burst);
+        self.port.flush();
+        Ok(())
+    }
+
+    fn recv(&mut self, session: &mut Session) -> io::Result<usize> {
+        let received = self.port.rx(&mut self.burst);
+        if received > 0 {
+            let now = monotonic_ns();
+            let mut chained = false;
+            for frame in &self.burst {
+                // An answer is as long as what was sent, which fits one frame.
+                let more = frame.has(flag::MORE);
+                if chained || more {
+                    chained = more;
+                    self.foreign += !more as u64;
+                    continue;
+                }
+                match self.templates.open(frame.bytes()) {
+                    Arrival::Answer(flow, payload) => session.answer(flow, payload, now),
+                    Arrival::Broken => {
+                        self.broken += 1;
+                        session.corrupted();
+                    }
+                    Arrival::Foreign => self.foreign += 1,
+                }
+            }
+            self.port.free(&mut self.burst);
+        }
+        self.port.flush();
+        match self.port.failure() {
+            Some(reason) => Err(io::Error::other(reason)),
+            None => Ok(received),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::Plan;
+    use super::super::schedule::Rate;
+    use super::super::session::SessionConfig;
+    use super::super::template::Ends;
+    use super::*;
+    use crate::port::{MemoryConfig, MemoryPort, MemoryWire};
+
+    fn link(ring: usize, frames: u32) -> (FrameLink, MemoryWire, Session) {
+        let config = MemoryConfig { queues: 2, ring, frames, ..MemoryConfig::default() };
+        let (port, wire) = MemoryPort::new(&config);
+        let ends = Ends {
+            target: "10.0.0.1:7777".parse().unwrap(),
+            target_mac: [2, 0, 0, 0, 0, 1],
+            sources: vec!["10.0.0.2".parse().unwrap()],
+            source_mac: [2, 0, 0, 0, 0, 2],
+            first_port: 20_000,
+            flows: 4,
+        };
+        let plan = Plan::new(4, 1, 18..=200);
+        let config = SessionConfig { plan, rate: Rate::Max, burst: 64, first: 0 };
+        let link = FrameLink::new(Box::new(port), Templates::new(ends).unwrap());
+        (link, wire, Session::new(config, monotonic_ns()))
+    }
+
+    /// Carries every packet back as an answer on the queue it left on.
+    fn echo(wire: &mut MemoryWire) -> usize {
+        let packets = wire.collect_all();
+        for (queue, packet) in &packets {
+            let mut answer = packet.clone();
+            for (a, b, len) in [(0, 6, 6), (26, 30, 4), (34, 36, 2)] {
+                (0..len).for_each(|n| answer.swap(a + n, b + n));
+            }
+            wire.inject(*queue, &answer).unwrap();
+        }
+        packets.len()
+    }
+
+    #[test]
+    fn every_packet_comes_back_verified() {
+        let (mut link, mut wire, mut session) = link(256, 1024);
+        for _ in 0..100 {
+            link.send(&mut session, 64).unwrap();
+            assert_eq!(echo(&mut wire), 64);
+            while link.recv(&mut session).unwrap() > 0 {}
+        }
+        let counts = session.counts();
+        assert_eq!((counts.sent, counts.received, counts.lost, counts.corrupted), (6400, 6400, 0, 0));
+        assert_eq!(counts.reordered, 0);
+        assert!(link.notes().is_empty(), "{:?}", link.notes());
+    }
+
+    #[test]
+    fn full_rings_send_less_and_lose_nothing() {
+        let (mut link, mut wire, mut session) = link(16, 1024);
+        for _ in 0..10 {
+            link.send(&mut session, 64).unwrap();
+        }
+        assert_eq!(session.counts().sent, 32, "two rings of 16, nobody collects");
+        echo(&mut wire);
+        while link.recv(&mut session).unwrap() > 0 {}
+        assert_eq!(session.counts().received, 32);
+        link.send(&mut session, 64).unwrap();
+        assert!(session.counts().sent > 32);
+    }
+
+    #[test]
+    fn strangers_and_broken_answers_are_told_apart() {
+        let (mut link, mut wire, mut session) = link(256, 1024);
+        link.send(&mut session, 1).unwrap();
+        let (queue, packet) = wire.collect_all().remove(0);
+        wire.inject(queue, &packet).unwrap();
+        let mut broken = packet;
+        for (a, b, len) in [(0, 6, 6), (26, 30, 4), (34, 36, 2)] {
+            (0..len).for_each(|n| broken.swap(a + n, b + n));
+        }
+        broken[45] ^= 1;
+        wire.inject(queue, &broken).unwrap();
+        while link.recv(&mut session).unwrap() > 0 {}
+        assert_eq!((session.counts().corrupted, session.counts().received), (1, 0));
+        assert_eq!(link.notes().len(), 2, "{:?}", link.notes());
+    }
+}
