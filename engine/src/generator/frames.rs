@@ -28,11 +28,20 @@ impl FrameLink {
     pub fn notes(&self) -> Vec<String> {
         let stats = self.port.stats();
         let counts = [
-            (self.broken, "answers had a wrong length, MAC or checksum (a kernel peer on veth leaves checksums unfinished: `ethtool -K DEV tx off` there)"),
+            (
+                self.broken,
+                "answers had a wrong length, MAC or checksum (a kernel peer on veth leaves checksums unfinished: `ethtool -K DEV tx off` there)",
+            ),
             (self.foreign, "frames were no answers"),
             (stats.tx_dropped, "packets were dropped by our own driver on transmit"),
-            (stats.rx_ring_full, "answers were dropped at our own receive ring: the generator could not keep up"),
-            (stats.fill_ring_empty, "answers found none of our own frames free: the generator could not keep up"),
+            (
+                stats.rx_ring_full,
+                "answers were dropped at our own receive ring: the generator could not keep up",
+            ),
+            (
+                stats.fill_ring_empty,
+                "answers found none of our own frames free: the generator could not keep up",
+            ),
             (stats.rx_dropped, "answers were dropped by our own kernel"),
         ];
         let seen = counts.iter().filter(|(count, _)| *count > 0);
@@ -55,7 +64,9 @@ impl Link for FrameLink {
             let flow = session.plan().flow(n);
             if !frame.set_len(headers + session.plan().payload_len(n)) {
                 self.port.free(&mut self.burst);
-                return Err(io::Error::other("a packet does not fit a frame: choose shorter packets or longer frames"));
+                return Err(io::Error::other(
+                    "a packet does not fit a frame: choose shorter packets or longer frames",
+                ));
             }
             frame.set_queue(self.queues[flow as usize % self.queues.len()]);
             frame.set_flags(0);

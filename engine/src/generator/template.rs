@@ -37,7 +37,9 @@ pub struct Ends {
 #[derive(Debug, Error)]
 pub enum EndsError {
     /// Sources and target differ in IP version, or there are none.
-    #[error("{flows} flows to {target} need source addresses of the same IP version: choose others with --source")]
+    #[error(
+        "{flows} flows to {target} need source addresses of the same IP version: choose others with --source"
+    )]
     Sources {
         /// How many flows.
         flows: usize,
@@ -45,7 +47,9 @@ pub enum EndsError {
         target: SocketAddr,
     },
     /// Not enough ports.
-    #[error("{flows} flows need ports {first_port} to {last_port}, and there are 65535: lower --source-port or --flows, or give more --source addresses")]
+    #[error(
+        "{flows} flows need ports {first_port} to {last_port}, and there are 65535: lower --source-port or --flows, or give more --source addresses"
+    )]
     Ports {
         /// How many flows.
         flows: usize,
@@ -274,10 +278,7 @@ mod tests {
     }
 
     fn both() -> [Ends; 2] {
-        [
-            ends("10.0.0.1:7777", &["10.0.0.2", "10.0.0.3"]),
-            ends("[fd00::1]:7777", &["fd00::2", "fd00::3"]),
-        ]
+        [ends("10.0.0.1:7777", &["10.0.0.2", "10.0.0.3"]), ends("[fd00::1]:7777", &["fd00::2", "fd00::3"])]
     }
 
     fn sealed(templates: &Templates, flow: u16, payload: &[u8]) -> Vec<u8> {
@@ -335,7 +336,9 @@ mod tests {
             assert_eq!(templates.open(&packet), Arrival::Foreign, "our own");
             assert_eq!(templates.open(&answer), Arrival::Answer(3, b"eighteen bytes now"));
             let udp = templates.headers_len() - 8;
-            for (at, name) in [(5, "MAC"), (udp + 5, "length"), (udp + 6, "checksum"), (udp + 20, "payload")] {
+            for (at, name) in
+                [(5, "MAC"), (udp + 5, "length"), (udp + 6, "checksum"), (udp + 20, "payload")]
+            {
                 let mut broken = answer.clone();
                 broken[at] ^= 1;
                 assert_eq!(templates.open(&broken), Arrival::Broken, "{name}");
@@ -359,7 +362,8 @@ mod tests {
                 other.macs = (ends.source_mac, ends.target_mac);
                 let templates = Templates::new(ends).unwrap();
                 let packet = sealed(&templates, flow, &payload);
-                prop_assert_eq!(templates.open(&echoed(&packet, ipv4)), Arrival::Answer(flow, &payload[..]));
+                let answer = echoed(&packet, ipv4);
+                prop_assert_eq!(templates.open(&answer), Arrival::Answer(flow, &payload[..]));
                 // The other one pads to the least frame.
                 prop_assert_eq!(&packet[..], &other.build()[..packet.len()]);
             }
