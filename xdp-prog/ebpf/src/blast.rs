@@ -5,7 +5,7 @@ use aya_ebpf::btf_maps::{Array, PerCpuArray};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
-use volley_steer::blast::{Answers, Blast, Expect};
+use volley_steer::blast::{Answers, Blast, Expect, Stamp};
 use volley_steer::wire::udp::UdpHeader;
 use volley_steer::{Packet, Protocol, headers};
 
@@ -23,14 +23,17 @@ static ANSWERS: PerCpuArray<Answers, 1> = PerCpuArray::new();
 /// Furthest a UDP header may stand from the start of a template, bytes; keeps the verifier's arithmetic small.
 const MAX_UDP_OFFSET: usize = 0xff;
 
-/// UDP header and stamp as they lie in memory: the words that change.
+const _: () = assert!(size_of::<Changing>() == 8 + Stamp::OFFSET + Stamp::LEN);
+
+/// UDP header and stamp as they lie in memory, with what changes from packet to packet.
 #[repr(C, packed)]
 struct Changing {
     source_port: u16,
     destination_port: u16,
     length: u16,
     checksum: u16,
-    sequence: u64,
+    magic: u16,
+    id: u64,
     sent_ns: u64,
 }
 
@@ -45,16 +48,17 @@ fn volley_blast(ctx: XdpContext) -> u32 {
         blast.refused += 1;
         return XDP_DROP;
     };
-    let sequence = blast.sequence.to_le();
+    let flow = u64::from(blast.flow as u16) << Stamp::SEQUENCE_BITS;
+    let id = (flow | (blast.sequence & ((1 << Stamp::SEQUENCE_BITS) - 1))).to_le();
     // SAFETY: a helper without arguments.
     let sent_ns = unsafe { bpf_ktime_get_ns() }.to_le();
     let source_port = blast.first_port.wrapping_add(blast.flow as u16).to_be();
-    let checksum = checksum(blast.base_sum, source_port, sequence, sent_ns);
+    let checksum = checksum(blast.base_sum, source_port, id, sent_ns);
     // SAFETY: `at` checked that the whole of `Changing` lies within the frame, which is the program's own.
     unsafe {
         (*header).source_port = source_port;
         (*header).checksum = checksum;
-        (*header).sequence = sequence;
+        (*header).id = id;
         (*header).sent_ns = sent_ns;
     }
     blast.sequence = blast.sequence.wrapping_add(blast.stride);
@@ -67,9 +71,9 @@ fn volley_blast(ctx: XdpContext) -> u32 {
 /// The UDP checksum over the constant part and what changed, both as 16-bit words in the order of memory: a
 /// ones' complement sum does not mind the order of bytes (RFC 1071), so the result is stored as it is.
 #[inline(always)]
-fn checksum(base_sum: u32, source_port: u16, sequence: u64, sent_ns: u64) -> u16 {
+fn checksum(base_sum: u32, source_port: u16, id: u64, sent_ns: u64) -> u16 {
     let mut sum = u64::from(base_sum) + u64::from(source_port);
-    sum += (sequence & 0xffff_ffff) + (sequence >> 32);
+    sum += (id & 0xffff_ffff) + (id >> 32);
     sum += (sent_ns & 0xffff_ffff) + (sent_ns >> 32);
     sum = (sum & 0xffff_ffff) + (sum >> 32);
     sum = (sum & 0xffff) + (sum >> 16);

@@ -27,15 +27,12 @@ fn volley_filter(ctx: XdpContext) -> u32 {
     // at least 2-byte aligned where that matters.
     let (kind, version, protocol, port) = unsafe {
         let header = header.cast::<u8>();
-        (
-            *header.add(12).cast::<u16>(),
-            *header.add(14),
-            *header.add(23),
-            *header.add(36).cast::<u16>(),
-        )
+        (*header.add(12).cast::<u16>(), *header.add(14), *header.add(23), *header.add(36).cast::<u16>())
     };
     if kind == IPV4 && version == NO_OPTIONS && protocol == UDP && port == PORT {
-        return SOCKETS.redirect(ctx.rx_queue_index(), u64::from(XDP_PASS)).unwrap_or_else(|otherwise| otherwise);
+        return SOCKETS
+            .redirect(ctx.rx_queue_index(), u64::from(XDP_PASS))
+            .unwrap_or_else(|otherwise| otherwise);
     }
     XDP_PASS
 }

@@ -87,7 +87,7 @@ impl Control {
     /// The half of [`maps::RULES`] that is read.
     #[inline(always)]
     pub const fn active_half(&self) -> u32 {
-        self.generation & 1
+        active_half(self.generation)
     }
 
     /// The half a writer may fill.
@@ -95,6 +95,12 @@ impl Control {
     pub const fn inactive_half(&self) -> u32 {
         (self.generation & 1) ^ 1
     }
+}
+
+/// The half of [`maps::RULES`] that a generation word selects.
+#[inline(always)]
+pub const fn active_half(generation: u32) -> u32 {
+    generation & 1
 }
 
 /// One half of [`maps::RULES`]: for each port the number of its list, and the lists. About 430 KiB.
@@ -123,7 +129,7 @@ pub struct RuleList {
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct RuleEntry {
-    /// Destination address, masked; bytes in the order of the wire; IPv4 uses the first word.
+    /// Destination address, masked; words in the order of the wire; IPv4 uses the first.
     pub address: [u32; 4],
     /// Which bits of the address count; same layout.
     pub mask: [u32; 4],
@@ -149,14 +155,14 @@ pub mod family {
     pub const ANY: u8 = V4 | V6;
 }
 
-/// Values of [`RuleEntry::action`] and [`RuleEntry::unbound`].
+/// Values of [`RuleEntry::action`] and [`RuleEntry::unbound`]: the kernel's `enum xdp_action`.
 pub mod action {
-    /// To the kernel's stack.
-    pub const PASS: u8 = 1;
     /// Away.
-    pub const DROP: u8 = 2;
+    pub const DROP: u8 = 1;
+    /// To the kernel's stack.
+    pub const PASS: u8 = 2;
     /// To the AF_XDP socket of the receiving queue.
-    pub const REDIRECT: u8 = 3;
+    pub const REDIRECT: u8 = 4;
 }
 
 macro_rules! counters {

@@ -6,20 +6,19 @@
 //!               checksum mended, XDP_TX                                  (everything else passed)
 //! ```
 //!
-//! The program writes a [`Stamp`] at the start of the UDP payload of the template, the source port and the UDP
-//! checksum; it touches nothing else. A template that is too short for the stamp is not sent.
+//! The program writes a [`Stamp`] near the start of the UDP payload of the template, the source port and the
+//! UDP checksum; it touches nothing else. A template that is too short for the stamp is not sent.
 
 use zerocopy::byteorder::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// What the generator writes at the start of each UDP payload.
-///
-/// Sequence and time first: both fit the 18 payload bytes of the smallest Ethernet frame.
+/// What the generator writes into each UDP payload, behind the two bytes of its magic number: the first 18
+/// bytes of a payload are what the smallest Ethernet frame has room for over IPv4.
 #[derive(FromBytes, IntoBytes, Unaligned, KnownLayout, Immutable, Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Stamp {
-    /// Number of the packet; with several senders each counts in steps of [`Blast::stride`].
-    pub sequence: U64,
+    /// Flow in the upper 16 bits, sequence number in the lower 48.
+    pub id: U64,
     /// When it was sent, `CLOCK_MONOTONIC` in ns.
     pub sent_ns: U64,
 }
@@ -27,6 +26,10 @@ pub struct Stamp {
 impl Stamp {
     /// Bytes of the stamp.
     pub const LEN: usize = 16;
+    /// Where it begins in the payload: behind a magic number that the template brings along.
+    pub const OFFSET: usize = 2;
+    /// Bits of the sequence number; the flow stands above them.
+    pub const SEQUENCE_BITS: u32 = 48;
 }
 
 /// Value of [`maps::BLAST`](crate::abi::maps::BLAST), one per CPU: what that CPU sends next.

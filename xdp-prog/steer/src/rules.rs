@@ -15,11 +15,12 @@ pub enum Protocol {
 
 /// What happens to a redirected packet when its queue has no socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
 pub enum Unbound {
-    /// It goes to the kernel, where a companion socket may answer it.
-    Pass,
     /// It is dropped.
-    Drop,
+    Drop = action::DROP,
+    /// It goes to the kernel, where a companion socket may answer it.
+    Pass = action::PASS,
 }
 
 /// What a rule does.
@@ -36,34 +37,31 @@ pub enum Action {
     Drop,
 }
 
-/// A destination address as [`RuleEntry::address`] holds it: bytes in the order of the wire, IPv4 in the first word.
+/// A destination address as it lies in the packet: words in the order of the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// The address's words.
-    pub words: [u32; 4],
-    /// [`family::V4`] or [`family::V6`].
-    pub family: u8,
+pub enum Address {
+    /// IPv4.
+    V4(u32),
+    /// IPv6.
+    V6([u32; 4]),
 }
 
 impl Address {
     /// An IPv4 address.
     #[inline(always)]
     pub const fn v4(octets: [u8; 4]) -> Address {
-        Address { words: [u32::from_ne_bytes(octets), 0, 0, 0], family: family::V4 }
+        Address::V4(u32::from_ne_bytes(octets))
     }
 
     /// An IPv6 address.
     #[inline(always)]
     pub const fn v6(o: [u8; 16]) -> Address {
-        Address {
-            words: [
-                u32::from_ne_bytes([o[0], o[1], o[2], o[3]]),
-                u32::from_ne_bytes([o[4], o[5], o[6], o[7]]),
-                u32::from_ne_bytes([o[8], o[9], o[10], o[11]]),
-                u32::from_ne_bytes([o[12], o[13], o[14], o[15]]),
-            ],
-            family: family::V6,
-        }
+        Address::V6([
+            u32::from_ne_bytes([o[0], o[1], o[2], o[3]]),
+            u32::from_ne_bytes([o[4], o[5], o[6], o[7]]),
+            u32::from_ne_bytes([o[8], o[9], o[10], o[11]]),
+            u32::from_ne_bytes([o[12], o[13], o[14], o[15]]),
+        ])
     }
 }
 
@@ -90,13 +88,16 @@ impl RuleEntry {
         if u32::from(prefix_len) > bits {
             return None;
         }
-        let network = Address::from(network);
-        let mut entry = RuleEntry { family: network.family, ..RuleEntry::any(what) };
+        let (family, words) = match Address::from(network) {
+            Address::V4(word) => (family::V4, [word, 0, 0, 0]),
+            Address::V6(words) => (family::V6, words),
+        };
+        let mut entry = RuleEntry { family, ..RuleEntry::any(what) };
         for (word, (mask, address)) in entry.mask.iter_mut().zip(&mut entry.address).enumerate() {
             let left = u32::from(prefix_len).saturating_sub(word as u32 * 32).min(32);
             let host_order = if left == 0 { 0 } else { u32::MAX << (32 - left) };
             *mask = host_order.to_be();
-            *address = network.words[word] & *mask;
+            *address = words[word] & *mask;
         }
         Some(entry)
     }
@@ -104,13 +105,14 @@ impl RuleEntry {
     /// What the rule does; `None` for an unused entry.
     #[inline(always)]
     pub const fn action(&self) -> Option<Action> {
+        // The most frequent first.
+        if self.action == action::REDIRECT {
+            let unbound = if self.unbound == action::DROP { Unbound::Drop } else { Unbound::Pass };
+            return Some(Action::Redirect { unbound });
+        }
         match self.action {
             action::PASS => Some(Action::Pass),
             action::DROP => Some(Action::Drop),
-            action::REDIRECT if self.unbound == action::DROP => {
-                Some(Action::Redirect { unbound: Unbound::Drop })
-            }
-            action::REDIRECT => Some(Action::Redirect { unbound: Unbound::Pass }),
             _ => None,
         }
     }
@@ -118,15 +120,18 @@ impl RuleEntry {
     /// True when the rule is about this destination address.
     #[inline(always)]
     pub const fn matches(&self, to: &Address) -> bool {
-        if self.family & to.family == 0 {
-            return false;
+        match to {
+            Address::V4(word) => {
+                self.family & family::V4 != 0 && (*word ^ self.address[0]) & self.mask[0] == 0
+            }
+            Address::V6(words) => {
+                let difference = ((words[0] ^ self.address[0]) & self.mask[0])
+                    | ((words[1] ^ self.address[1]) & self.mask[1])
+                    | ((words[2] ^ self.address[2]) & self.mask[2])
+                    | ((words[3] ^ self.address[3]) & self.mask[3]);
+                self.family & family::V6 != 0 && difference == 0
+            }
         }
-        // Of an IPv4 address the other three words are zero, and so is the mask.
-        let difference = ((to.words[0] ^ self.address[0]) & self.mask[0])
-            | ((to.words[1] ^ self.address[1]) & self.mask[1])
-            | ((to.words[2] ^ self.address[2]) & self.mask[2])
-            | ((to.words[3] ^ self.address[3]) & self.mask[3]);
-        difference == 0
     }
 }
 

@@ -5,15 +5,16 @@ use crate::headers::{self, Datagram};
 use crate::packet::Packet;
 use crate::rules::{Action, Protocol, Unbound};
 
-/// Where the packet goes.
+/// Where the packet goes. The numbers are the kernel's `enum xdp_action`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
 pub enum Verdict {
-    /// To the kernel.
-    Pass,
     /// Away.
-    Drop,
+    Drop = 1,
+    /// To the kernel.
+    Pass = 2,
     /// To the socket of the receiving queue, which there is.
-    Redirect,
+    Redirect = 4,
 }
 
 /// What a decision needs besides the packet.
@@ -31,9 +32,14 @@ pub trait Env {
 /// Decides where a packet goes, and counts it.
 #[inline(always)]
 pub fn steer<P: Packet + ?Sized, E: Env>(packet: &P, env: &E) -> Verdict {
-    let (verdict, counter) = match headers::find(packet) {
-        Ok(datagram) => decide(&datagram, env),
-        Err(counter) => (Verdict::Pass, counter),
+    // The short way has its own copy of the decision, in which the protocol and the IP version are constants:
+    // together they save a third of the time.
+    let (verdict, counter) = match headers::find_plain(packet) {
+        Some(datagram) => decide(&datagram, env),
+        None => match headers::find(packet) {
+            Ok(datagram) => decide(&datagram, env),
+            Err(counter) => (Verdict::Pass, counter),
+        },
     };
     env.count(counter);
     verdict
