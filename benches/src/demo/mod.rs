@@ -1,0 +1,165 @@
+//! `volley-bench demo`: the whole way of a packet on this machine, in half a minute.
+//!
+//! ```text
+//!   core 0: generator ──► veth ──► XDP: game port ──► AF_XDP ──► core 1: volley run
+//!                                  everything else ──► kernel: ping, UDP sockets
+//! ```
+//!
+//! Flat out; then at half of what can be verified, every byte checked; then, under load, what is none of the engine's
+//! business. Without root or AF_XDP the same job runs over kernel sockets on loopback. Nothing stays behind, however it ends.
+
+mod bystander;
+mod report;
+
+use crate::generator::{Load, Mode};
+use crate::lab::Lab;
+use crate::process::Interrupted;
+use crate::scenario::latency;
+use crate::server::{PORT, Running, Server};
+use crate::setup::{Machine, Setup};
+use anyhow::{Result, ensure};
+use clap::Args;
+use report::{Fixed, FlatOut, Report};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+/// Options of `volley-bench demo`.
+#[derive(Args, Clone, Debug)]
+pub struct DemoArgs {
+    /// Seconds of each measurement
+    #[arg(long, default_value_t = 2.0)]
+    pub seconds: f64,
+
+    /// Run over kernel sockets on loopback, whatever else would work
+    #[arg(long)]
+    pub loopback: bool,
+}
+
+/// Where the job runs: over a lab through AF_XDP, or over loopback.
+struct Wire {
+    lab: Option<Lab>,
+    /// IPv4, and IPv6 when there is any.
+    addresses: Vec<IpAddr>,
+    /// The engine, already serving.
+    engine: Running,
+    server: Server,
+    /// How the generator sends flat out, and how it checks.
+    flat_out: Mode,
+    checking: Mode,
+}
+
+/// Runs the demo, prints its report and writes `report.json`.
+pub fn run(arguments: &DemoArgs, setup: &Setup) -> Result<()> {
+    let machine = Machine::here();
+    println!("demo: {machine}");
+    let mut missing = None;
+    let wire = match through_xdp(arguments, setup) {
+        Ok(wire) => wire,
+        Err(error) if error.is::<Interrupted>() => return Err(error),
+        Err(error) => {
+            println!(
+                "demo: no AF_XDP here: {error:#}\ndemo: the same job over kernel sockets on loopback instead"
+            );
+            missing = Some(format!("{error:#}"));
+            over_loopback(setup)?
+        }
+    };
+    let report = measure(wire, missing, machine, arguments, setup)?;
+    println!("\n{report}");
+    println!("JSON: {}", setup.write("report", &report)?.display());
+    ensure!(report.failures.is_empty(), "the demo failed: {}", report.failures.join("; "));
+    Ok(())
+}
+
+fn through_xdp(arguments: &DemoArgs, setup: &Setup) -> Result<Wire> {
+    ensure!(!arguments.loopback, "loopback was asked for");
+    let program = std::env::current_exe()?;
+    ensure!(nix::unistd::geteuid().is_root(), "it needs root: sudo {} demo", program.display());
+    let lab = Lab::up(&setup.lab, &setup.logs(), &setup.interrupt)?;
+    let engine = Server::AfXdp.start(setup, Some(&lab))?;
+    println!("demo: the engine serves {} on core {}", lab.engine().interface, setup.engine_core);
+    let addresses = vec![lab.engine().ipv4, lab.engine().ipv6];
+    Ok(Wire {
+        lab: Some(lab),
+        addresses,
+        engine,
+        server: Server::AfXdp,
+        flat_out: Mode::Blast,
+        checking: Mode::AfXdp,
+    })
+}
+
+fn over_loopback(setup: &Setup) -> Result<Wire> {
+    let engine = Server::Mmsg.start(setup, None)?;
+    let mut addresses: Vec<IpAddr> = vec![Ipv4Addr::LOCALHOST.into()];
+    if UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
+        addresses.push(Ipv6Addr::LOCALHOST.into());
+    }
+    let (flat_out, checking) = (Mode::Socket, Mode::Socket);
+    Ok(Wire { lab: None, addresses, engine, server: Server::Mmsg, flat_out, checking })
+}
+
+fn measure(
+    wire: Wire,
+    missing: Option<String>,
+    machine: Machine,
+    arguments: &DemoArgs,
+    setup: &Setup,
+) -> Result<Report> {
+    let Wire { lab, addresses, mut engine, server, flat_out, checking } = wire;
+    let time = Duration::from_secs_f64(arguments.seconds);
+    let link = lab.as_ref();
+    let mut report = Report::new(server, link, setup, machine, missing);
+
+    for &address in &addresses {
+        println!("demo: flat out, {}", family(address));
+        let load =
+            Load { mode: flat_out, target: SocketAddr::new(address, PORT), rate: None, time, flows: 64 };
+        report.flat_out.push(FlatOut::new(server, address, &load.run(setup, link)?));
+        engine.must_run()?;
+    }
+    let mut rate = 0.0;
+    for &address in &addresses {
+        let target = SocketAddr::new(address, PORT);
+        let ceiling_pps = latency::ceiling(target, setup, link, checking)?;
+        rate = ceiling_pps / 2.0;
+        println!("demo: {:.0} packets per second, every byte checked, {}", rate, family(address));
+        let load = Load { mode: checking, target, rate: Some(rate), time, flows: 64 };
+        report.fixed.push(Fixed { address, ceiling_pps, rate_pps: rate, measured: load.run(setup, link)? });
+        engine.must_run()?;
+    }
+
+    println!("demo: everything else on the same interface, under load");
+    let target = SocketAddr::new(addresses[0], PORT);
+    let load = Load { mode: checking, target, rate: Some(rate / 2.0), time: time * 2, flows: 64 };
+    let sending = load.start(setup, link)?;
+    for &address in &addresses {
+        if let Some(lab) = link {
+            report.bystanders.push(bystander::ping(address, setup, lab)?);
+        }
+        report.bystanders.push(bystander::kernel_socket(address, setup, link)?);
+    }
+    report.meanwhile = sending.finish(setup)?;
+    engine.must_run()?;
+
+    println!("demo: stopping the engine");
+    let (status, engine) = engine.stop()?;
+    report.engine_ended(status, engine);
+
+    if link.is_some() {
+        println!("demo: the same flat out over kernel sockets, for comparison");
+        let peer = Server::Mmsg.start(setup, link)?;
+        let load = Load { mode: flat_out, target, rate: None, time, flows: 64 };
+        report.flat_out.push(FlatOut::new(Server::Mmsg, target.ip(), &load.run(setup, link)?));
+        peer.stop()?;
+    }
+    if let Some(lab) = lab {
+        lab.down()?;
+    }
+    report.judge();
+    Ok(report)
+}
+
+fn family(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "IPv4" } else { "IPv6" }
+}
