@@ -8,6 +8,7 @@
 //! | [`port`] | moves bursts of frames in and out of a device | parse |
 //! | [`host`] | says what the machine's devices can do | change anything |
 //! | [`net`] | Ethernet, VLAN, IP and UDP in and out; paths; neighbours | wait, allocate |
+//! | `control` | tells workers about links, routes and neighbours (rtnetlink, Linux) | make a worker wait |
 //! | [`datagram`] | the datagram ports: `Net` over a frame port, or a kernel socket | know the app |
 //! | [`worker`] | drives ports and app in bursts; timers, ticks, messages; sleeps | lock, allocate |
 //! | [`app`] | the contract for server logic, and the apps that come with the engine | know the port |
@@ -15,6 +16,8 @@
 
 pub mod app;
 pub mod cli;
+#[cfg(target_os = "linux")]
+pub mod control;
 pub mod datagram;
 pub mod frame;
 #[cfg(target_os = "linux")]

@@ -15,6 +15,7 @@
 //! | [`reply`] | a received packet turned around in its frame; pure |
 //! | `chain` | packets spread over several frames (multi-buffer) |
 //! | `queue` | frames on their way to the port, and what becomes of those it does not take |
+//! | [`neighbours`] | what is known of the link: MACs, routes, our addresses |
 //! | `send` | unasked datagrams |
 //! | [`packet`] | packets made by hand, for tests and benches |
 //! | [`Path`] | where a datagram came from and how to get back |
@@ -23,6 +24,7 @@
 //! construction, or asks a clock.
 
 mod chain;
+pub mod neighbours;
 pub mod packet;
 pub mod parse;
 mod path;
@@ -39,6 +41,7 @@ use crate::datagram::{
 use crate::frame::{Burst, Frame, Ledger, flag};
 use crate::port::{Port, PortInfo, PortStats};
 use crate::time::Now;
+use neighbours::{Link, Neighbours, Subscription};
 use parse::Arrival;
 use queue::TxQueue;
 use reply::Checksum;
@@ -53,6 +56,8 @@ use volley_wire::udp::UdpHeader;
 pub struct NetConfig {
     /// The index of this port among its worker's ports: what [`Path::port`] of received datagrams says.
     pub index: u8,
+    /// The control thread, for sends to peers not heard from; without it those have no route.
+    pub links: Option<Subscription>,
 }
 
 /// UDP over a frame port. See the [module](self).
@@ -65,6 +70,8 @@ pub struct Net<P: Port + ?Sized = dyn Port> {
     tx_checksum: bool,
     max_segments: usize,
     stats: DatagramStats,
+    /// When the worker's loop began.
+    now_ns: u64,
     /// Answers of the last `settle` that the port has not taken yet.
     answers: TxQueue,
     /// Datagrams sent unasked that the port has not been offered yet.
@@ -73,6 +80,7 @@ pub struct Net<P: Port + ?Sized = dyn Port> {
     done: Burst,
     /// Empty frames to send from, so that `alloc` is one virtual call for many.
     spare: Burst,
+    neighbours: Neighbours,
     info: PortInfo,
     port: Box<P>,
 }
@@ -88,10 +96,12 @@ impl<P: Port + ?Sized> Net<P> {
             tx_checksum: info.tx_checksum,
             max_segments: info.max_segments,
             stats: DatagramStats::default(),
+            now_ns: 0,
             answers: TxQueue::default(),
             unasked: TxQueue::default(),
             done: Burst::new(),
             spare: Burst::new(),
+            neighbours: Neighbours::new(config.links),
             info,
             port,
         }
@@ -110,6 +120,27 @@ impl<P: Port + ?Sized> Net<P> {
     /// What the port is.
     pub fn info(&self) -> &PortInfo {
         &self.info
+    }
+
+    /// The interface under the port, as far as the control thread has told.
+    pub fn link(&self) -> Option<Link> {
+        self.neighbours.link()
+    }
+
+    /// Neighbours, routes and addresses there was no room for.
+    pub fn refused_updates(&self) -> u64 {
+        self.neighbours.refused()
+    }
+
+    /// Hears what the control thread has to say.
+    #[cold]
+    fn catch_up(&mut self) {
+        if let Some(Link::Present { mac, mtu, .. }) = self.neighbours.catch_up() {
+            self.mtu = (mtu as usize).min(u16::MAX as usize);
+            if self.arrival.mac.is_some() {
+                self.arrival.mac = Some(mac);
+            }
+        }
     }
 
     /// Most payload bytes a datagram may have, from the MTU alone.
@@ -173,7 +204,11 @@ impl<P: Port + ?Sized> DatagramPort for Net<P> {
         &self.info.name
     }
 
-    fn recv(&mut self, batch: &mut Batch, _now: Now) -> usize {
+    fn recv(&mut self, batch: &mut Batch, now: Now) -> usize {
+        self.now_ns = now.ns;
+        if self.neighbours.has_news() {
+            self.catch_up();
+        }
         debug_assert!(batch.frames.is_empty(), "the last batch was not settled");
         chain::reserve(&mut batch.scratch, self.max_segments, self.mtu);
         let received = self.port.rx(&mut batch.frames);
@@ -336,7 +371,11 @@ impl<P: Port + ?Sized> DatagramPort for Net<P> {
     }
 
     fn failure(&self) -> Option<String> {
-        self.port.failure()
+        let removed = || match self.neighbours.link() {
+            Some(Link::Removed) => Some(format!("{}: the interface was removed", self.info.name)),
+            _ => None,
+        };
+        self.port.failure().or_else(removed)
     }
 
     fn poll_fds(&self) -> Vec<RawFd> {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use volley_wire::ethernet::{MAX_VLAN_TAGS, Mac};
 
 /// One VLAN tag as it stood on the wire.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tag {
     /// The tag's protocol identifier: 0x8100 or 0x88a8.
     pub tpid: u16,

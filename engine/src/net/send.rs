@@ -1,8 +1,9 @@
 //! Datagrams nobody asked for: headers from a path, into a free frame.
 
-use super::path::MAC_KNOWN;
+use super::neighbours::Link;
+use super::path::{IPV4, MAC_KNOWN, TAGS_SHIFT};
 use super::reply::{write_ipv4, write_ipv6, write_udp, write_udp_partial};
-use super::{Net, Path};
+use super::{Net, Path, Tag};
 use crate::datagram::SendError;
 use crate::frame::{Frame, flag};
 use crate::port::Port;
@@ -31,7 +32,7 @@ impl<P: Port + ?Sized> Net<P> {
         }
         let path = match path.bits & MAC_KNOWN != 0 {
             true => *path,
-            false => return Err(SendError::Unresolved),
+            false => self.resolved(path)?,
         };
         if self.unasked.is_full() {
             self.stats.sent += self.unasked.offer(&mut *self.port) as u64;
@@ -46,6 +47,23 @@ impl<P: Port + ?Sized> Net<P> {
         }
         self.unasked.push(frame);
         Ok(())
+    }
+
+    /// The path with what the control thread knows of the way to its peer.
+    #[cold]
+    fn resolved(&mut self, path: &Path) -> Result<Path, SendError> {
+        let hop = self.neighbours.resolve(path, self.now_ns)?;
+        let mut path = *path;
+        path.local = hop.local;
+        path.peer_mac = hop.mac;
+        path.local_mac = match (self.neighbours.link(), self.arrival.mac) {
+            (Some(Link::Present { mac, .. }), _) | (_, Some(mac)) => mac,
+            _ => return Err(SendError::NoRoute),
+        };
+        let tagged = hop.tag != Tag::default();
+        path.tags[0] = hop.tag;
+        path.bits = path.bits & IPV4 | MAC_KNOWN | u8::from(tagged) << TAGS_SHIFT;
+        Ok(path)
     }
 
     fn empty_frame(&mut self) -> Option<Frame> {
