@@ -265,3 +265,105 @@ fn ip(from: &RouteAddress) -> Option<Address> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netlink_packet_route::route::RouteNextHop;
+    use std::net::Ipv4Addr;
+
+    fn link(index: u32, attributes: Vec<LinkAttribute>) -> Message {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.flags = LinkFlags::Up | LinkFlags::LowerUp;
+        message.attributes = attributes;
+        message.attributes.push(LinkAttribute::Address(vec![2, 0, 0, 0, 0, index as u8]));
+        Message::NewLink(message)
+    }
+
+    fn vlan(index: u32, parent: u32, id: u16) -> Message {
+        let data = vec![InfoVlan::Id(id), InfoVlan::Protocol(VlanProtocol::Ieee8021Ad)];
+        let infos = vec![LinkInfo::Kind(InfoKind::Vlan), LinkInfo::Data(InfoData::Vlan(data))];
+        link(index, vec![LinkAttribute::Link(parent), LinkAttribute::LinkInfo(infos)])
+    }
+
+    fn neighbour(on: u32, last: u8, state: NeighbourState) -> NeighbourMessage {
+        let mut message = NeighbourMessage::default();
+        message.header.ifindex = on;
+        message.header.state = state;
+        let ip = NeighbourAddress::Inet(Ipv4Addr::new(10, 0, 0, last));
+        message.attributes = vec![
+            NeighbourAttribute::Destination(ip),
+            NeighbourAttribute::LinkLocalAddress(vec![2, 0, 0, 0, 9, last]),
+        ];
+        message
+    }
+
+    #[test]
+    fn a_vlan_on_the_interface_belongs_to_its_port_and_a_veth_peer_does_not() {
+        let mut model = Model::default();
+        // A veth end names its peer as "link" too, but is no VLAN.
+        for message in
+            [link(3, vec![]), vlan(8, 3, 9), vlan(9, 4, 9), link(4, vec![LinkAttribute::Link(3)])]
+        {
+            model.hear(&message);
+        }
+        let tag = Tag { tpid: ethertype::QINQ, tci: 9 };
+        assert_eq!(model.interface_of(3, tag), Some(8));
+        assert_eq!(model.interface_of(3, Tag::default()), Some(3));
+        for on in [3, 4, 8, 9] {
+            model.hear(&Message::NewNeighbour(neighbour(on, on as u8, NeighbourState::Reachable)));
+        }
+        let known: Vec<_> = model.view(3).neighbours.into_keys().map(|n| (n.tag, n.address[15])).collect();
+        assert_eq!(known, [(Tag::default(), 3), (tag, 8)]);
+        model.hear(&Message::DelLink(match vlan(8, 3, 9) {
+            Message::NewLink(message) => message,
+            _ => unreachable!("made a link"),
+        }));
+        assert_eq!(model.view(3).neighbours.len(), 1);
+        assert_eq!(model.view(77).link, Some(Link::Removed));
+    }
+
+    #[test]
+    fn a_neighbour_counts_only_while_its_mac_is_valid() {
+        let mut model = Model::default();
+        model.hear(&link(3, vec![]));
+        for (state, known) in [
+            (NeighbourState::Incomplete, None),
+            (NeighbourState::Reachable, Some(false)),
+            (NeighbourState::Stale, Some(true)),
+            (NeighbourState::Probe, Some(false)),
+            (NeighbourState::Failed, None),
+            (NeighbourState::Permanent, Some(false)),
+        ] {
+            model.hear(&Message::NewNeighbour(neighbour(3, 1, state)));
+            assert_eq!(model.view(3).neighbours.values().next().map(|r| r.stale), known, "{state:?}");
+        }
+        model.hear(&Message::DelNeighbour(neighbour(3, 1, NeighbourState::Reachable)));
+        assert!(model.view(3).neighbours.is_empty());
+    }
+
+    #[test]
+    fn each_next_hop_of_a_route_is_a_route() {
+        let mut route = RouteMessage::default();
+        route.header.address_family = AddressFamily::Inet;
+        route.header.table = RouteHeader::RT_TABLE_MAIN;
+        route.header.kind = RouteType::Unicast;
+        let hop = |interface_index| {
+            let mut hop = RouteNextHop::default();
+            hop.interface_index = interface_index;
+            hop.attributes = vec![RouteAttribute::Gateway(RouteAddress::Inet([10, 0, 0, 1].into()))];
+            hop
+        };
+        route.attributes = vec![RouteAttribute::MultiPath(vec![hop(3), hop(4)])];
+        let mut model = Model::default();
+        model.set_routes([&route].into_iter());
+        let routes = model.view(3).routes;
+        let gateway = Some(address([10, 0, 0, 1].into()));
+        assert!(routes.len() == 1 && routes.iter().all(|r| r.prefix_len == 96 && r.gateway == gateway));
+        assert!(routes.iter().all(|r| r.covers(&address([192, 0, 2, 1].into()))));
+        route.header.table = 255;
+        model.set_routes([&route].into_iter());
+        assert!(model.view(3).routes.is_empty(), "the local table is not ours to send by");
+    }
+}

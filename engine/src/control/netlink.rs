@@ -17,7 +17,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use std::io;
 use std::net::Ipv6Addr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// Bytes read at once. The kernel fills dumps up to 32 KiB; a smaller buffer would cut messages.
 const BUFFER: usize = 64 * 1024;
@@ -84,8 +84,7 @@ impl Events {
 
 impl AsFd for Events {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is open as long as the socket, which outlives the borrow.
-        unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) }
+        self.socket.as_fd()
     }
 }
 
