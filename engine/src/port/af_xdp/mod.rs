@@ -399,3 +399,6 @@ fn ranges(queues: &[u16]) -> String {
     };
     parts.iter().map(text).collect::<Vec<_>>().join(",")
 }
+
+#[cfg(test)]
+mod tests;

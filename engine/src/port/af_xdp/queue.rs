@@ -219,7 +219,9 @@ impl Queue {
     fn chain(&mut self, at: u32, ready: &mut u32) -> Option<u32> {
         for n in 0..=MAX_SEGMENTS as u32 {
             if at + n == *ready && !self.more_ready(ready) {
-                return None;
+                // A ring full of one packet has no room for its end: it is too long for us, whatever its length.
+                let stuck = at == 0 && *ready == self.rx.size();
+                return stuck.then_some(MAX_SEGMENTS as u32 + 1);
             }
             if self.rx.peek(at + n).options & PKT_CONTD == 0 {
                 return Some(n + 1);

@@ -54,6 +54,7 @@ pub enum RingMemory {
         len: usize,
     },
     /// Allocated; 16-byte units, so that every entry and index is aligned.
+    #[cfg(test)]
     Heap(NonNull<[u128]>),
 }
 
@@ -69,6 +70,7 @@ impl Drop for RingMemory {
             RingMemory::Mapped { addr, len } => unsafe {
                 libc::munmap(addr.as_ptr().cast(), len);
             },
+            #[cfg(test)]
             // SAFETY: it came from `Box::into_raw` in `pair`, and the last ring that pointed into it is gone.
             RingMemory::Heap(memory) => drop(unsafe { Box::from_raw(memory.as_ptr()) }),
         }
@@ -244,6 +246,12 @@ impl<T: Copy> Consumer<T> {
         let shared = unsafe { Shared::new(memory, base, layout, size) };
         let (next, produced) = (shared.load(shared.consumer), shared.load(shared.producer));
         Consumer { shared, next, produced }
+    }
+
+    /// Entries the ring has.
+    #[inline(always)]
+    pub fn size(&self) -> u32 {
+        self.shared.mask + 1
     }
 
     /// Entries that may be read. Looks at the producer's index only when fewer than `want` are known to be there.

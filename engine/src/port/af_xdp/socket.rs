@@ -61,6 +61,9 @@ impl Plan {
         {
             return Err(AfXdpError::NoQueue { interface: interface(), queue, available });
         }
+        if !link.up {
+            log::warn!("{0} is down: nothing arrives before `ip link set {0} up`", config.interface);
+        }
         let features = Features::of(link.index);
         Plan::decide(config, link, features)
     }
