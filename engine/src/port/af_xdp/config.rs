@@ -134,17 +134,17 @@ impl AfXdpConfig {
         }
         if let Some(n) = (1..self.queues.len()).find(|&n| self.queues[..n].contains(&self.queues[n])) {
             let remedy = "name each queue once".to_string();
-            return bad("queues", self.queues[n] as u64, remedy);
+            return bad("queues", u64::from(self.queues[n]), remedy);
         }
         if self.chunk != 2048 && self.chunk != 4096 {
-            return bad("chunk", self.chunk as u64, "use 2048 or 4096 bytes".into());
+            return bad("chunk", u64::from(self.chunk), "use 2048 or 4096 bytes".into());
         }
         // The smallest room that still holds the headers the layers above read from the first frame.
         const LEAST_ROOM: u32 = 256;
         if self.headroom > self.chunk - XDP_PACKET_HEADROOM - LEAST_ROOM {
             let most = self.chunk - XDP_PACKET_HEADROOM - LEAST_ROOM;
             let remedy = format!("at most {most} bytes fit beside a packet in a {}-byte chunk", self.chunk);
-            return bad("headroom", self.headroom as u64, remedy);
+            return bad("headroom", u64::from(self.headroom), remedy);
         }
         for (setting, size) in [
             ("rx_ring", self.rx_ring),
@@ -156,20 +156,20 @@ impl AfXdpConfig {
                 let near = size.clamp(1, 1 << 20).next_power_of_two();
                 return bad(
                     setting,
-                    size as u64,
+                    u64::from(size),
                     format!("use a power of two up to 1048576, such as {near}"),
                 );
             }
         }
-        let least = self.tx_reserve as u64 + self.queues.len() as u64;
-        if (self.frames as u64) <= least {
+        let least = u64::from(self.tx_reserve) + self.queues.len() as u64;
+        if u64::from(self.frames) <= least {
             let remedy =
                 format!("more than {least} are needed: the transmit reserve and one for each queue");
-            return bad("frames", self.frames as u64, remedy);
+            return bad("frames", u64::from(self.frames), remedy);
         }
         // Addresses are 64 bits, but the kernel counts chunks in u32 and we index them so.
         if self.frames > 1 << 24 {
-            return bad("frames", self.frames as u64, "at most 16777216".into());
+            return bad("frames", u64::from(self.frames), "at most 16777216".into());
         }
         Ok(())
     }

@@ -342,7 +342,7 @@ mod tests {
             let (mut tx, mut rx) = pair::<Descriptor>(8, start);
             let (mut sent, mut seen) = (0u64, 0u64);
             for round in 0..200u64 {
-                let push = (round % 5 + 1).min(tx.room(8) as u64);
+                let push = (round % 5 + 1).min(u64::from(tx.room(8)));
                 for _ in 0..push {
                     tx.push(Descriptor { addr: sent, len: sent as u32, options: 0 });
                     sent += 1;
@@ -354,7 +354,7 @@ mod tests {
                     seen += 1;
                 }
                 rx.release(take);
-                assert_eq!(tx.pending() as u64, sent - seen);
+                assert_eq!(u64::from(tx.pending()), sent - seen);
             }
             assert!(seen > 300, "the test moved something");
         }
@@ -378,7 +378,7 @@ mod tests {
         let producer = std::thread::spawn(move || {
             let mut next = 0u64;
             while next < 1_000_000 {
-                let room = tx.room(64).min(17) as u64;
+                let room = u64::from(tx.room(64).min(17));
                 (next..next + room).for_each(|n| tx.push(n));
                 next += room;
                 tx.publish();
