@@ -13,6 +13,20 @@
 //!
 //! The frames live in the [`Batch`], not in the port, so that an app may send over any port while it looks at a burst.
 
+#[cfg(target_os = "linux")]
+mod epoll;
+#[cfg(target_os = "linux")]
+mod mmsg;
+#[cfg(target_os = "linux")]
+pub mod socket;
+
+#[cfg(target_os = "linux")]
+pub use epoll::EpollPort;
+#[cfg(target_os = "linux")]
+pub use mmsg::MmsgPort;
+#[cfg(target_os = "linux")]
+pub use socket::{SocketConfig, SocketError};
+
 use crate::frame::{BURST, Burst, Ledger};
 use crate::net::Path;
 use crate::port::PortStats;

@@ -93,6 +93,18 @@ impl Path {
         self.bits & IPV4 != 0
     }
 
+    /// On a kernel socket, the interface (scope) of a link-local IPv6 peer; 0 for none. It takes the place of our own MAC, which
+    /// such a path does not have.
+    pub(crate) fn scope(&self) -> u32 {
+        let [a, b, c, d, ..] = self.local_mac;
+        if self.bits & MAC_KNOWN == 0 { u32::from_ne_bytes([a, b, c, d]) } else { 0 }
+    }
+
+    /// See [`Path::scope`].
+    pub(crate) fn set_scope(&mut self, scope: u32) {
+        self.local_mac[..4].copy_from_slice(&scope.to_ne_bytes());
+    }
+
     fn ip(&self, bytes: &[u8; 16]) -> IpAddr {
         let six = Ipv6Addr::from(*bytes);
         match self.is_ipv4() {

@@ -1,0 +1,105 @@
+//! The plain way: epoll, one `recvfrom` and one `sendto` per datagram.
+//!
+//! What every UDP server starts as, and the peer that everything else is measured against. On a wildcard address the calls are
+//! `recvmsg` and `sendmsg`, which carry the address that was addressed.
+
+use super::socket::{
+    Arrived, Messages, Out, Received, Socket, SocketConfig, SocketIo, SocketPort, receive_from, send_to,
+};
+use crate::frame::{Burst, FramePool};
+use crate::port::PortStats;
+
+/// A datagram port of one system call per datagram each way. See the [module](self).
+pub type EpollPort = SocketPort<OneByOne>;
+
+/// How [`EpollPort`] moves datagrams.
+pub struct OneByOne {
+    messages: Messages,
+}
+
+impl SocketIo for OneByOne {
+    const NAME: &'static str = "epoll";
+
+    fn new(_config: &SocketConfig) -> Self {
+        OneByOne { messages: Messages::new() }
+    }
+
+    fn wants_gro(&self) -> bool {
+        false
+    }
+
+    fn receive(
+        &mut self,
+        socket: &Socket,
+        pool: &mut FramePool,
+        frames: &mut Burst,
+        arrived: &mut [Arrived],
+        stats: &mut PortStats,
+    ) -> Received {
+        let mut errors = 0;
+        while !frames.is_full() {
+            let Some(mut frame) = pool.take(socket.template.queue()) else { return Received::More };
+            stats.wakeups += 1;
+            let result = match socket.wildcard {
+                false => receive_from(socket, &mut frame),
+                true => {
+                    self.messages.prepare_receive(0, &mut frame, true);
+                    self.messages.receive_one(socket).map(|()| self.messages.received(0, socket))
+                }
+            };
+            match result {
+                Ok((len, what)) => {
+                    let fits = frame.set_len(len);
+                    debug_assert!(fits, "the kernel writes no more than the room it was given");
+                    arrived[frames.len()] = what;
+                    frames.push(frame);
+                }
+                Err(errno) => {
+                    pool.give(frame);
+                    errors += 1;
+                    if errno == libc::EAGAIN {
+                        return Received::Drained;
+                    }
+                    if errors >= super::socket::MAX_ERRORS {
+                        return Received::More;
+                    }
+                }
+            }
+        }
+        Received::More
+    }
+
+    fn transmit(
+        &mut self,
+        sockets: &[Socket],
+        out: &[Out<'_>],
+        stats: &mut PortStats,
+        mut done: impl FnMut(usize, bool),
+    ) -> usize {
+        for (index, datagram) in out.iter().enumerate() {
+            let socket = &sockets[datagram.socket as usize];
+            let mut call = || {
+                stats.wakeups += 1;
+                match socket.wildcard {
+                    false => send_to(socket, datagram),
+                    true => {
+                        self.messages.prepare_send(0, 0, socket, std::slice::from_ref(datagram), None);
+                        self.messages.send_one(socket)
+                    }
+                }
+            };
+            // An ICMP answer to an earlier datagram is reported by the next call: so once more.
+            let result =
+                call().or_else(|errno| if super::socket::is_blocked(errno) { Err(errno) } else { call() });
+            match result {
+                Err(errno) if super::socket::is_blocked(errno) => return index,
+                result => {
+                    stats.tx_frames += result.is_ok() as u64;
+                    stats.tx_completed += result.is_ok() as u64;
+                    done(index, result.is_ok());
+                }
+            }
+        }
+        out.len()
+    }
+}

@@ -1,0 +1,118 @@
+//! Who holds a UDP port: /proc/net/udp names the socket's inode, /proc/PID/fd the process that has it open.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+
+/// A process that has a socket open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its process identifier.
+    pub pid: u32,
+    /// Its name, as in /proc/PID/comm.
+    pub name: String,
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (pid {})", self.name, self.pid)
+    }
+}
+
+/// The process that holds a UDP socket in the way of binding `address`, as far as `proc` (/proc) shows it to us.
+///
+/// `None` too when the socket is another user's, another container's, or the kernel's own.
+pub fn udp_holder(proc: &Path, address: SocketAddr) -> Option<Holder> {
+    // Of the thread, whose network namespace may differ from its process's.
+    let tables = ["thread-self/net/udp", "thread-self/net/udp6"].map(|table| proc.join(table));
+    let sockets = tables.iter().flat_map(|table| sockets(&fs::read_to_string(table).unwrap_or_default()));
+    let in_the_way: Vec<_> = sockets.filter(|(bound, _)| collide(*bound, address)).collect();
+    in_the_way.into_iter().find_map(|(_, inode)| process_of(proc, inode))
+}
+
+/// The sockets of a /proc/net/udp or udp6: bound address and inode.
+fn sockets(table: &str) -> Vec<(SocketAddr, u64)> {
+    let parse = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let (ip, port) = fields.nth(1)?.split_once(':')?;
+        let port = u16::from_str_radix(port, 16).ok()?;
+        Some((SocketAddr::new(address(ip)?, port), fields.nth(7)?.parse().ok()?))
+    };
+    table.lines().skip(1).filter_map(parse).collect()
+}
+
+/// An address as /proc/net prints it: 32-bit words, each in the machine's byte order.
+fn address(hex: &str) -> Option<IpAddr> {
+    let word = |at: usize| u32::from_str_radix(hex.get(at..at + 8)?, 16).ok().map(u32::to_ne_bytes);
+    match hex.len() {
+        8 => Some(Ipv4Addr::from(word(0)?).into()),
+        32 => {
+            let words = [word(0)?, word(8)?, word(16)?, word(24)?].concat();
+            Some(Ipv6Addr::from(<[u8; 16]>::try_from(words).ok()?).into())
+        }
+        _ => None,
+    }
+}
+
+/// A wildcard socket takes the port on every address of its family, and an IPv6 one usually on IPv4 too.
+fn collide(bound: SocketAddr, wanted: SocketAddr) -> bool {
+    let (one, other) = (bound.ip().to_canonical(), wanted.ip().to_canonical());
+    bound.port() == wanted.port()
+        && (one == other
+            || (one.is_unspecified() && (bound.is_ipv6() || wanted.is_ipv4()))
+            || (other.is_unspecified() && one.is_ipv4() == other.is_ipv4()))
+}
+
+fn process_of(proc: &Path, inode: u64) -> Option<Holder> {
+    let link = format!("socket:[{inode}]");
+    for entry in fs::read_dir(proc).ok()?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Ok(files) = fs::read_dir(entry.path().join("fd")) else { continue };
+        let holds =
+            |file: fs::DirEntry| fs::read_link(file.path()).is_ok_and(|to| to.as_os_str() == &link[..]);
+        if files.flatten().any(holds) {
+            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            return Some(Holder { pid, name: name.trim().to_owned() });
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn a_recorded_proc_names_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        fs::create_dir_all(at("thread-self/net")).unwrap();
+        fs::create_dir_all(at("812/fd")).unwrap();
+        fs::create_dir_all(at("irq")).unwrap();
+        let head = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n";
+        let udp = "  512: 01004D0A:1E61 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0000000000000000 0\n";
+        let udp6 = "  513: 000077FD000000000000000001000000:1E62 00000000000000000000000000000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4712 2 0 0\n";
+        fs::write(at("thread-self/net/udp"), format!("{head}{udp}")).unwrap();
+        fs::write(at("thread-self/net/udp6"), format!("{head}{udp6}")).unwrap();
+        fs::write(at("812/comm"), "game-server\n").unwrap();
+        std::os::unix::fs::symlink("socket:[4711]", at("812/fd/3")).unwrap();
+
+        let holder = |address: &str| udp_holder(dir.path(), address.parse().unwrap());
+        let expected = Some(Holder { pid: 812, name: "game-server".to_owned() });
+        assert_eq!(holder("10.77.0.1:7777"), expected);
+        assert_eq!(holder("0.0.0.0:7777"), expected);
+        assert_eq!(holder("10.77.0.2:7777"), None, "another address");
+        assert_eq!(holder("10.77.0.1:7776"), None, "another port");
+        assert_eq!(holder("[fd77::1]:7778"), None, "its process is out of sight");
+        assert_eq!(sockets(&format!("{head}{udp6}")), [("[fd77::1]:7778".parse().unwrap(), 4712)]);
+    }
+
+    #[test]
+    fn wildcards_are_in_the_way() {
+        let collide = |a: &str, b: &str| collide(a.parse().unwrap(), b.parse().unwrap());
+        assert!(collide("0.0.0.0:1", "127.0.0.1:1") && collide("[::]:1", "127.0.0.1:1"));
+        assert!(collide("127.0.0.1:1", "0.0.0.0:1") && collide("[::1]:1", "[::]:1"));
+        assert!(!collide("0.0.0.0:1", "[::1]:1") && !collide("127.0.0.1:1", "[::]:1"));
+    }
+}
