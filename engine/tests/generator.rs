@@ -11,7 +11,7 @@ use volley::generator::run::Limits;
 use volley::generator::schedule::Rate;
 use volley::generator::session::Outcome;
 use volley::generator::socket::SocketLink;
-use volley::generator::{Load, measure};
+use volley::generator::{Generator, Load};
 
 /// A server on loopback that runs `answer` for each datagram, for as long as `work` takes.
 fn with_server<T>(
@@ -56,8 +56,8 @@ fn open(target: SocketAddr, plan: &Plan) -> SocketLink {
 }
 
 fn send(target: SocketAddr, plan: Plan) -> Outcome {
-    let mut link = open(target, &plan);
-    measure(&load(plan, PACKETS), &mut link, 0, &Live::default(), &AtomicBool::new(false)).unwrap()
+    let mut generator = Generator::new(open(target, &plan));
+    generator.measure(&load(plan, PACKETS), &Live::default(), &AtomicBool::new(false)).unwrap()
 }
 
 #[test]
@@ -163,9 +163,9 @@ fn an_answer_to_another_flow_is_a_fault() {
 fn nobody_there_is_all_lost_and_said() {
     let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let plan = Plan::new(1, 1, 18..=18);
-    let mut link = open(closed, &plan);
+    let mut generator = Generator::new(open(closed, &plan));
     let outcome =
-        measure(&load(plan, 50), &mut link, 0, &Live::default(), &AtomicBool::new(false)).unwrap();
+        generator.measure(&load(plan, 50), &Live::default(), &AtomicBool::new(false)).unwrap();
     assert_eq!((outcome.counts.sent, outcome.counts.lost), (50, 50));
-    assert!(link.refused() > 0);
+    assert!(generator.link().refused() > 0);
 }

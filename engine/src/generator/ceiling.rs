@@ -8,6 +8,12 @@
 //! Pure: it is told what each probe saw and says what to try next.
 
 use serde::Serialize;
+use std::time::Duration;
+
+/// How long each probe sends. Shorter misses what happens now and then, longer makes a search boring.
+pub const PROBE: Duration = Duration::from_secs(1);
+/// Where a search begins, as a multiple of what is answered flat out: a server that is overrun answers less than it can.
+pub const ABOVE_FLAT_OUT: f64 = 1.25;
 
 /// Probes of a search: each halves what is uncertain, so seven leave under 1 % of the flat-out rate.
 const PROBES: usize = 7;

@@ -18,6 +18,7 @@
 //! | [`session`] | the four above as one measurement, driven by bytes and time | touch the kernel |
 //! | [`link`], [`socket`], [`frames`] | carry a session's packets | judge their payload |
 //! | [`template`] | headers of packets that go out as frames | share code with the net layer |
+//! | [`route`] | interface, source address, MAC of the next hop | send the load |
 //! | [`run`] | the loop: spin, send, receive, stop | allocate |
 //! | [`ceiling`] | searches the highest rate without loss | send |
 //! | [`report`] | table and JSON | |
@@ -31,6 +32,7 @@ mod mmsg;
 pub mod payload;
 pub mod plan;
 pub mod report;
+pub mod route;
 pub mod run;
 pub mod schedule;
 pub mod session;
@@ -38,9 +40,15 @@ pub mod socket;
 pub mod template;
 pub mod tracker;
 
+use ceiling::{Ceiling, Probe};
 use link::{Link, monotonic_ns};
+use live::Live;
+use run::Limits;
+use schedule::Rate;
+use session::{Outcome, Session, SessionConfig};
 use std::io;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 /// What to send, how fast, and for how long.
 #[derive(Clone, Debug)]
@@ -48,25 +56,69 @@ pub struct Load {
     /// Flows and sizes.
     pub plan: plan::Plan,
     /// How fast.
-    pub rate: schedule::Rate,
+    pub rate: Rate,
     /// Most packets back to back, at most [`crate::frame::BURST`].
     pub burst: usize,
     /// When to begin and to end.
-    pub limits: run::Limits,
+    pub limits: Limits,
 }
 
-/// Sends `load` over `link`, numbering packets from `first`, until its limits are reached or `stop` is set. The calling
-/// thread spins meanwhile.
-pub fn measure(
-    load: &Load,
-    link: &mut impl Link,
-    first: u64,
-    live: &live::Live,
-    stop: &AtomicBool,
-) -> io::Result<session::Outcome> {
-    let config =
-        session::SessionConfig { plan: load.plan.clone(), rate: load.rate, burst: load.burst, first };
-    let mut session = session::Session::new(config, monotonic_ns());
-    run::run(&mut session, link, &load.limits, live, stop)?;
-    Ok(session.outcome())
+/// A generator over a link: any number of measurements, one after the other. Packets are numbered through, so that an answer to
+/// an earlier measurement is told apart.
+pub struct Generator<L> {
+    link: L,
+    next: u64,
+}
+
+impl<L: Link> Generator<L> {
+    /// A generator over `link`.
+    pub fn new(link: L) -> Generator<L> {
+        Generator { link, next: 0 }
+    }
+
+    /// What carries the packets.
+    pub fn link(&self) -> &L {
+        &self.link
+    }
+
+    /// Sends `load` until its limits are reached or `stop` is set. The calling thread spins meanwhile.
+    ///
+    /// # Errors
+    /// What the link says when it cannot go on.
+    pub fn measure(&mut self, load: &Load, live: &Live, stop: &AtomicBool) -> io::Result<Outcome> {
+        let config = SessionConfig {
+            plan: load.plan.clone(),
+            rate: load.rate,
+            burst: load.burst,
+            first: self.next,
+        };
+        let mut session = Session::new(config, monotonic_ns());
+        let run = run::run(&mut session, &mut self.link, &load.limits, live, stop);
+        self.next = session.next();
+        run.map(|()| session.outcome())
+    }
+
+    /// Searches the highest rate at which nothing of `load` is lost, in about ten runs of a second; `load`'s own rate and limits
+    /// do not matter.
+    ///
+    /// # Errors
+    /// As [`Generator::measure`].
+    pub fn find_ceiling(&mut self, load: &Load, live: &Live, stop: &AtomicBool) -> io::Result<Ceiling> {
+        let mut at = |rate| {
+            let limits = Limits {
+                warmup: Duration::from_millis(100),
+                duration: ceiling::PROBE,
+                count: None,
+                linger: load.limits.linger,
+            };
+            self.measure(&Load { rate, limits, ..load.clone() }, live, stop)
+        };
+        let flat_out = at(Rate::Max)?;
+        let above = (flat_out.received_pps * ceiling::ABOVE_FLAT_OUT).min(flat_out.sent_pps);
+        ceiling::search(above, |rate_pps| {
+            let Outcome { counts, sent_pps, .. } = at(Rate::Fixed(rate_pps))?;
+            let wrong = counts.duplicated + counts.reordered + counts.corrupted;
+            Ok(Probe { rate_pps, sent_pps, sent: counts.sent, lost: counts.lost, wrong })
+        })
+    }
 }
