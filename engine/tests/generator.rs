@@ -164,8 +164,7 @@ fn nobody_there_is_all_lost_and_said() {
     let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let plan = Plan::new(1, 1, 18..=18);
     let mut generator = Generator::new(open(closed, &plan));
-    let outcome =
-        generator.measure(&load(plan, 50), &Live::default(), &AtomicBool::new(false)).unwrap();
+    let outcome = generator.measure(&load(plan, 50), &Live::default(), &AtomicBool::new(false)).unwrap();
     assert_eq!((outcome.counts.sent, outcome.counts.lost), (50, 50));
     assert!(generator.link().refused() > 0);
 }

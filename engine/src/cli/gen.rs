@@ -1,11 +1,14 @@
 //! `volley gen`: send packets, check every answer, report.
 
+use crate::generator::link::Link;
+use crate::generator::live::Live;
+use crate::generator::payload::HEADER_LEN;
 use crate::generator::plan::Plan;
 use crate::generator::report::Report;
 use crate::generator::run::Limits;
 use crate::generator::schedule::Rate;
 use crate::generator::socket::SocketLink;
-use crate::generator::{self, Load, live::Live};
+use crate::generator::{Generator, Load};
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -31,9 +34,10 @@ pub struct GenArgs {
     #[arg(long, value_enum, default_value_t = Mode::Socket)]
     mode: Mode,
 
-    /// Packets per second (100000, 100k, 1.5M), or "max": flat out
+    /// Packets per second (100000, 100k, 1.5M); "max" is flat out; "50%" is half of the highest rate at which nothing is lost,
+    /// which is searched first
     #[arg(long, default_value = "10k", value_parser = parse_rate)]
-    rate: Rate,
+    rate: Asked,
 
     /// Seconds to send and measure
     #[arg(long, default_value = "10", value_parser = parse_seconds, value_name = "SECONDS")]
@@ -97,6 +101,14 @@ pub struct GenArgs {
     quiet: bool,
 }
 
+/// A rate as it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Asked {
+    Rate(Rate),
+    /// A part of the highest rate without loss.
+    OfCeiling(f64),
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Mode {
     /// Kernel UDP sockets; needs no privileges
@@ -113,19 +125,6 @@ pub fn main(args: GenArgs) -> anyhow::Result<()> {
     if let Some(core) = args.core {
         pin(core)?;
     }
-    let lengths = payload_lengths(&args)?;
-    let plan = Plan::new(args.flows, args.run, lengths);
-    let load = Load {
-        plan: plan.clone(),
-        rate: args.rate,
-        burst: args.burst as usize,
-        limits: Limits {
-            warmup: args.warmup,
-            duration: args.duration,
-            count: args.count,
-            linger: args.linger,
-        },
-    };
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // A second signal ends the process at once.
@@ -133,28 +132,16 @@ pub fn main(args: GenArgs) -> anyhow::Result<()> {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
     let live = Live::default();
-    let (outcome, mode, notes) = std::thread::scope(|scope| {
+    let report = std::thread::scope(|scope| {
         if !args.quiet {
             scope.spawn(|| live.print_progress());
         }
-        let measured = match args.mode {
-            Mode::Socket => over_sockets(&args, &load, &live, &stop),
+        let report = match args.mode {
+            Mode::Socket => over_sockets(&args, &live, &stop),
         };
         live.finish();
-        measured
+        report
     })?;
-    let report = Report {
-        mode,
-        target: args.target.to_string(),
-        flows: plan.flows(),
-        payload_bytes: (plan.shortest(), plan.longest()),
-        rate_pps: match args.rate {
-            Rate::Fixed(pps) => Some(pps),
-            Rate::Max => None,
-        },
-        outcome,
-        notes,
-    };
     write(&report, args.json.as_deref())?;
     let counts = &report.outcome.counts;
     ensure!(counts.corrupted == 0, "{} answers were corrupted", counts.corrupted);
@@ -162,35 +149,85 @@ pub fn main(args: GenArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-type Measured = (generator::session::Outcome, &'static str, Vec<String>);
-
-fn over_sockets(args: &GenArgs, load: &Load, live: &Live, stop: &AtomicBool) -> anyhow::Result<Measured> {
+fn over_sockets(args: &GenArgs, live: &Live, stop: &AtomicBool) -> anyhow::Result<Report> {
+    let plan = plan(args)?;
     let any: IpAddr =
         if args.target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let sources = if args.source.is_empty() { vec![any] } else { args.source.clone() };
-    let last_port =
-        args.source_port.map_or(0, |first| first as usize + (args.flows as usize - 1) / sources.len());
-    ensure!(last_port < 65_536, "{} flows do not fit above source port {last_port}", args.flows);
+    let first_port = args.source_port.unwrap_or(0);
+    let last_port = first_port as usize + (args.flows as usize - 1) / sources.len();
+    ensure!(
+        args.source_port.is_none() || last_port < 65_536,
+        "{} flows do not fit above source port {first_port}: lower it, or give more --source addresses",
+        args.flows
+    );
     let sources = (0..args.flows as usize).map(|flow| {
         let port = args.source_port.map_or(0, |first| first + (flow / sources.len()) as u16);
         SocketAddr::new(sources[flow % sources.len()], port)
     });
-    let mut link = SocketLink::open(args.target, sources, load.plan.longest())?;
-    let outcome = generator::measure(load, &mut link, 0, live, stop).context("kernel sockets")?;
-    let mut notes = Vec::new();
-    if link.refused() > 0 {
-        notes.push(format!(
-            "{} port unreachable messages: nothing listens on {}",
-            link.refused(),
-            args.target
-        ));
+    let mut generator = Generator::new(SocketLink::open(args.target, sources, plan.longest())?);
+    let mut report = measure(args, "socket", plan, &mut generator, live, stop)?;
+    if generator.link().refused() > 0 {
+        let refused = generator.link().refused();
+        report
+            .notes
+            .push(format!("{refused} port unreachable messages: nobody listens on {}", args.target));
     }
-    Ok((outcome, "socket", notes))
+    Ok(report)
+}
+
+/// Searches the ceiling if the rate is a part of it, then measures.
+fn measure<L: Link>(
+    args: &GenArgs,
+    mode: &'static str,
+    plan: Plan,
+    generator: &mut Generator<L>,
+    live: &Live,
+    stop: &AtomicBool,
+) -> anyhow::Result<Report> {
+    let limits =
+        Limits { warmup: args.warmup, duration: args.duration, count: args.count, linger: args.linger };
+    let mut load = Load { plan, rate: Rate::Max, burst: args.burst as usize, limits };
+    let ceiling = match args.rate {
+        Asked::Rate(rate) => {
+            load.rate = rate;
+            None
+        }
+        Asked::OfCeiling(part) => {
+            let ceiling = generator.find_ceiling(&load, live, stop).context("searching the ceiling")?;
+            ensure!(
+                ceiling.rate_pps > 0.0,
+                "packets were lost at every rate tried, down to {:.0} pps: is {} an echo? is the path clean?",
+                ceiling.probes.last().map_or(0.0, |probe| probe.rate_pps),
+                args.target
+            );
+            load.rate = Rate::Fixed(ceiling.rate_pps * part);
+            Some(ceiling)
+        }
+    };
+    let outcome = generator.measure(&load, live, stop).with_context(|| format!("{mode} mode"))?;
+    Ok(Report {
+        mode,
+        target: args.target.to_string(),
+        flows: load.plan.flows(),
+        payload_bytes: (load.plan.shortest(), load.plan.longest()),
+        rate_pps: match load.rate {
+            Rate::Fixed(pps) => Some(pps),
+            Rate::Max => None,
+        },
+        ceiling,
+        outcome,
+        notes: Vec::new(),
+    })
+}
+
+fn plan(args: &GenArgs) -> anyhow::Result<Plan> {
+    Ok(Plan::new(args.flows, args.run, payload_lengths(args)?))
 }
 
 fn payload_lengths(args: &GenArgs) -> anyhow::Result<RangeInclusive<usize>> {
     let overhead = overhead(&args.target);
-    let least = generator::payload::HEADER_LEN;
+    let least = HEADER_LEN;
     match (&args.size, &args.payload) {
         (Some(size), _) => {
             let (low, high) = (*size.start(), *size.end());
@@ -230,9 +267,15 @@ fn pin(core: usize) -> anyhow::Result<()> {
         .with_context(|| format!("--core {core}: cannot run there"))
 }
 
-fn parse_rate(text: &str) -> anyhow::Result<Rate> {
+fn parse_rate(text: &str) -> anyhow::Result<Asked> {
     if text == "max" {
-        return Ok(Rate::Max);
+        return Ok(Asked::Rate(Rate::Max));
+    }
+    if let Some(percent) = text.strip_suffix('%') {
+        let percent = percent.parse::<f64>().ok().filter(|percent| *percent > 0.0 && *percent <= 100.0);
+        return percent
+            .map(|percent| Asked::OfCeiling(percent / 100.0))
+            .context("more than 0 %, at most 100 %");
     }
     let (number, unit) = match text.as_bytes().last() {
         Some(b'k' | b'K') => (&text[..text.len() - 1], 1e3),
@@ -241,7 +284,7 @@ fn parse_rate(text: &str) -> anyhow::Result<Rate> {
     };
     let pps = number.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
     match pps {
-        Some(number) => Ok(Rate::Fixed(number * unit)),
+        Some(number) => Ok(Asked::Rate(Rate::Fixed(number * unit))),
         None => bail!("a number of packets per second above 0 (100000, 100k, 1.5M) or max"),
     }
 }
@@ -266,8 +309,10 @@ mod tests {
     #[test]
     fn rates_take_units() {
         let rates = ["250", "100k", "1.5M", "max"].map(|text| parse_rate(text).unwrap());
-        assert_eq!(rates, [Rate::Fixed(250.0), Rate::Fixed(1e5), Rate::Fixed(1.5e6), Rate::Max]);
-        for wrong in ["", "k", "0", "-1", "inf", "fast"] {
+        let fixed = |pps| Asked::Rate(Rate::Fixed(pps));
+        assert_eq!(rates, [fixed(250.0), fixed(1e5), fixed(1.5e6), Asked::Rate(Rate::Max)]);
+        assert_eq!(parse_rate("50%").unwrap(), Asked::OfCeiling(0.5));
+        for wrong in ["", "k", "0", "-1", "inf", "fast", "0%", "101%"] {
             assert!(parse_rate(wrong).is_err(), "{wrong}");
         }
     }

@@ -41,8 +41,9 @@ impl Live {
                 continue;
             }
             let after = (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed));
-            // The end of the warm-up sets the counters back.
-            let pps = |after: u64, before: u64| after.saturating_sub(before) as f64 / gap.as_secs_f64();
+            // Each measurement, and the end of a warm-up, begins again at 0.
+            let pps =
+                |after: u64, before| after.checked_sub(before).unwrap_or(after) as f64 / gap.as_secs_f64();
             eprintln!(
                 "{:>4} s  sent {:>10.0} pps  answered {:>10.0} pps  not answered {:>9}  wrong {}",
                 (now - start).as_secs(),

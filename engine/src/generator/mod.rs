@@ -47,7 +47,7 @@ use run::Limits;
 use schedule::Rate;
 use session::{Outcome, Session, SessionConfig};
 use std::io;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What to send, how fast, and for how long.
@@ -86,12 +86,8 @@ impl<L: Link> Generator<L> {
     /// # Errors
     /// What the link says when it cannot go on.
     pub fn measure(&mut self, load: &Load, live: &Live, stop: &AtomicBool) -> io::Result<Outcome> {
-        let config = SessionConfig {
-            plan: load.plan.clone(),
-            rate: load.rate,
-            burst: load.burst,
-            first: self.next,
-        };
+        let config =
+            SessionConfig { plan: load.plan.clone(), rate: load.rate, burst: load.burst, first: self.next };
         let mut session = Session::new(config, monotonic_ns());
         let run = run::run(&mut session, &mut self.link, &load.limits, live, stop);
         self.next = session.next();
@@ -116,8 +112,11 @@ impl<L: Link> Generator<L> {
         let flat_out = at(Rate::Max)?;
         let above = (flat_out.received_pps * ceiling::ABOVE_FLAT_OUT).min(flat_out.sent_pps);
         ceiling::search(above, |rate_pps| {
+            if stop.load(Ordering::Relaxed) {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
             let Outcome { counts, sent_pps, .. } = at(Rate::Fixed(rate_pps))?;
-            let wrong = counts.duplicated + counts.reordered + counts.corrupted;
+            let wrong = counts.duplicated + counts.corrupted;
             Ok(Probe { rate_pps, sent_pps, sent: counts.sent, lost: counts.lost, wrong })
         })
     }

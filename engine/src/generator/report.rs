@@ -1,5 +1,6 @@
 //! What a run measured, as a table for people and as JSON for programs.
 
+use super::ceiling::Ceiling;
 use super::latency::Summary;
 use super::session::Outcome;
 use serde::Serialize;
@@ -21,6 +22,8 @@ pub struct Report {
     pub payload_bytes: (usize, usize),
     /// Packets per second asked for; `None` when flat out.
     pub rate_pps: Option<f64>,
+    /// The highest rate at which nothing was lost, if it was searched.
+    pub ceiling: Option<Ceiling>,
     /// What was measured.
     #[serde(flatten)]
     pub outcome: Outcome,
@@ -66,7 +69,10 @@ impl fmt::Display for Report {
             self.flows,
             self.outcome.duration_ns as f64 / 1e9
         )?;
-
+        if let Some(ceiling) = &self.ceiling {
+            let pps = grouped(ceiling.rate_pps as u64);
+            writeln!(f, "highest rate without loss: {pps} pps ({} probes)", ceiling.probes.len())?;
+        }
         let mut table = Builder::default();
         table.push_record(["", "packets", "per second"]);
         let pps = |pps: f64| grouped(pps.round() as u64);
@@ -130,6 +136,7 @@ mod tests {
             flows: 1,
             payload_bytes: (18, 18),
             rate_pps: None,
+            ceiling: None,
             outcome: Outcome::default(),
             notes: vec![],
         };

@@ -106,7 +106,11 @@ impl Route {
         let mut ask = NeighbourMessage::default();
         ask.header.family = family(&self.next_hop);
         ask.header.ifindex = self.index;
-        ask.attributes.push(NeighbourAttribute::Destination(self.next_hop.into()));
+        let next_hop = match self.next_hop {
+            IpAddr::V4(address) => address.into(),
+            IpAddr::V6(address) => address.into(),
+        };
+        ask.attributes.push(NeighbourAttribute::Destination(next_hop));
         let Ok(RouteNetlinkMessage::NewNeighbour(neighbour)) =
             exchange(RouteNetlinkMessage::GetNeighbour(ask))
         else {
