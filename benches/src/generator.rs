@@ -31,6 +31,27 @@ impl Mode {
     }
 }
 
+/// How fast it sends.
+#[derive(Clone, Copy, Debug)]
+pub enum Rate {
+    /// As fast as it can.
+    Max,
+    /// Packets per second.
+    Fixed(f64),
+    /// Half of the verified ceiling: the highest rate that is answered without loss, which it searches first.
+    HalfCeiling,
+}
+
+impl std::fmt::Display for Rate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Rate::Max => f.write_str("max"),
+            Rate::Fixed(pps) => write!(f, "{pps:.0}"),
+            Rate::HalfCeiling => f.write_str("50%"),
+        }
+    }
+}
+
 /// What to send.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
@@ -38,8 +59,8 @@ pub struct Load {
     pub mode: Mode,
     /// Where to.
     pub target: SocketAddr,
-    /// Packets per second; `None`: flat out.
-    pub rate: Option<f64>,
+    /// How fast.
+    pub rate: Rate,
     /// Time measured.
     pub time: Duration,
     /// Source ports that take turns.
@@ -48,13 +69,17 @@ pub struct Load {
 
 /// Time sent before measuring: caches, neighbours and the engine's idle policy settle.
 const WARM_UP: Duration = Duration::from_millis(300);
-/// What a generator may take beyond its warm-up and measuring time: opening, the last answers, the report.
-const OVERTIME: Duration = Duration::from_secs(20);
+/// What a generator may take beyond its warm-up and measuring time: opening, searching the ceiling, the last answers.
+const OVERTIME: Duration = Duration::from_secs(30);
 
 /// What it measured; the names are those of its JSON.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Measured {
+    /// Packets per second it was to send; `None` when flat out.
+    pub rate_pps: Option<f64>,
+    /// The search for the ceiling, when there was one.
+    pub ceiling: Option<Ceiling>,
     /// Packets sent.
     pub sent: u64,
     /// Whole answers.
@@ -77,6 +102,13 @@ pub struct Measured {
     pub lateness: Times,
     /// Its remarks.
     pub notes: Vec<String>,
+}
+
+/// The verified ceiling.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub struct Ceiling {
+    /// The highest rate without loss, in packets per second.
+    pub rate_pps: f64,
 }
 
 /// Percentiles of a time, in ns.
@@ -105,12 +137,18 @@ impl Load {
     pub fn start(&self, setup: &Setup, lab: Option<&Lab>) -> Result<Sending> {
         let json = setup.logs().join("gen.json");
         let _ = fs::remove_file(&json);
-        let rate = self.rate.map_or("max".to_owned(), |rate| format!("{rate:.0}"));
         let seconds = |time: Duration| time.as_secs_f64().to_string();
         let job = Job::new(&setup.volley, setup.logs().join(format!("gen-{}.log", self.mode.as_str())))
             .core(setup.generator_core)
             .namespace(lab.map(|lab| lab.peer().netns.as_str()))
-            .args(["gen", &self.target.to_string(), "--mode", self.mode.as_str(), "--rate", &rate])
+            .args([
+                "gen",
+                &self.target.to_string(),
+                "--mode",
+                self.mode.as_str(),
+                "--rate",
+                &self.rate.to_string(),
+            ])
             .args(["--duration", &seconds(self.time), "--warmup", &seconds(WARM_UP)])
             .args(["--flows", &self.flows.to_string(), "--quiet", "--json"])
             .args([&json]);

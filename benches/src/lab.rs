@@ -2,16 +2,16 @@
 
 use crate::process::{Interrupt, Job};
 use anyhow::{Context, Result, bail};
-use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CloneFlags, setns};
 use serde::Deserialize;
-use std::fs::{self, File};
+use std::fs::File;
+use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Locks against a second run with the same lab.
-const LOCK_DIR: &str = "/run/volley";
 /// What the script may take; it usually takes a tenth of a second.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -42,7 +42,7 @@ pub struct Ends {
 pub struct Lab {
     ends: Ends,
     made: Made,
-    _lock: Flock<File>,
+    _lock: UnixListener,
 }
 
 /// What is to be removed again. It stands from before anything is made, so that a signal half-way removes the half.
@@ -140,15 +140,13 @@ fn script() -> Result<PathBuf> {
         .with_context(|| format!("{}: run this from the checkout it was built in", path.display()))
 }
 
-fn lock(name: &str) -> Result<Flock<File>> {
-    fs::create_dir_all(LOCK_DIR).with_context(|| format!("cannot make {LOCK_DIR}"))?;
-    let path = Path::new(LOCK_DIR).join(format!("bench-{name}.lock"));
-    let file = File::create(&path).with_context(|| path.display().to_string())?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(lock),
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+/// A name that only one process can hold, and that vanishes with it: an abstract socket (unix(7)) leaves no file behind.
+fn lock(name: &str) -> Result<UnixListener> {
+    let address = SocketAddr::from_abstract_name(format!("volley-bench lab {name}"))?;
+    match UnixListener::bind_addr(&address) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
             bail!("the lab {name} is in use by another run: wait for it, or choose another with --lab")
         }
-        Err((_, error)) => Err(error).with_context(|| path.display().to_string()),
+        outcome => outcome.with_context(|| format!("cannot reserve the lab {name}")),
     }
 }

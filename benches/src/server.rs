@@ -10,8 +10,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-/// The game port.
-pub const PORT: u16 = 7777;
 /// What a server may take until it answers: attaching XDP can retry a busy queue for seconds.
 const START: Duration = Duration::from_secs(15);
 
@@ -80,14 +78,19 @@ impl Server {
     fn ready(self) -> &'static str {
         match self {
             Server::Testpmd => "Press enter to exit",
-            _ => "serving",
+            _ => "volley: ready",
         }
     }
 
     fn volley(self, setup: &Setup, lab: Option<&Lab>, report: &Path) -> Vec<String> {
         let mut words: Vec<String> =
             ["run", "--app", "echo", "--workers", "1", "--idle", "spin"].map(String::from).into();
-        words.extend(["--port".into(), PORT.to_string(), "--cores".into(), setup.engine_core.to_string()]);
+        words.extend([
+            "--port".into(),
+            setup.port.to_string(),
+            "--cores".into(),
+            setup.engine_core.to_string(),
+        ]);
         words.extend([
             "--io".into(),
             self.as_str().into(),

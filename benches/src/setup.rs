@@ -27,6 +27,10 @@ pub struct SetupArgs {
     #[arg(long, default_value = "volley-bench")]
     pub lab: String,
 
+    /// UDP port of the echo servers
+    #[arg(long, default_value_t = 7777)]
+    port: u16,
+
     /// Directory of logs and reports [default: beside the build, target/bench or target/demo]
     #[arg(long, value_name = "DIRECTORY")]
     out: Option<PathBuf>,
@@ -43,6 +47,8 @@ pub struct Setup {
     pub generator_core: usize,
     /// The lab's name.
     pub lab: String,
+    /// The servers' UDP port.
+    pub port: u16,
     /// Where reports go; logs are in `logs` below it.
     pub out: PathBuf,
     /// Ctrl-C.
@@ -66,6 +72,7 @@ impl Setup {
             engine_core: arguments.engine_core.unwrap_or(usize::from(cores > 1)),
             generator_core: arguments.generator_core,
             lab: arguments.lab.clone(),
+            port: arguments.port,
             // target/release/volley-bench → target/bench
             out: match &arguments.out {
                 Some(directory) => directory.clone(),

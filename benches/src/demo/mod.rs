@@ -11,11 +11,10 @@
 mod bystander;
 mod report;
 
-use crate::generator::{Load, Mode};
+use crate::generator::{Load, Mode, Rate};
 use crate::lab::Lab;
 use crate::process::Interrupted;
-use crate::scenario::latency;
-use crate::server::{PORT, Running, Server};
+use crate::server::{Running, Server};
 use crate::setup::{Machine, Setup};
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -109,30 +108,34 @@ fn measure(
     let Wire { lab, addresses, mut engine, server, flat_out, checking } = wire;
     let time = Duration::from_secs_f64(arguments.seconds);
     let link = lab.as_ref();
+    let load = |mode, address| {
+        let target = SocketAddr::new(address, setup.port);
+        Load { mode, target, rate: Rate::Max, time, flows: 64 }
+    };
     let mut report = Report::new(server, link, setup, machine, missing);
 
     for &address in &addresses {
         println!("demo: flat out, {}", family(address));
-        let load =
-            Load { mode: flat_out, target: SocketAddr::new(address, PORT), rate: None, time, flows: 64 };
-        report.flat_out.push(FlatOut::new(server, address, &load.run(setup, link)?));
+        let measured = load(flat_out, address).run(setup, link)?;
+        report.flat_out.push(FlatOut::new(server, address, &measured));
         engine.must_run()?;
     }
-    let mut rate = 0.0;
     for &address in &addresses {
-        let target = SocketAddr::new(address, PORT);
-        let ceiling_pps = latency::ceiling(target, setup, link, checking)?;
-        rate = ceiling_pps / 2.0;
-        println!("demo: {:.0} packets per second, every byte checked, {}", rate, family(address));
-        let load = Load { mode: checking, target, rate: Some(rate), time, flows: 64 };
-        report.fixed.push(Fixed { address, ceiling_pps, rate_pps: rate, measured: load.run(setup, link)? });
+        // What a checking generator gets back flat out. Searching the highest rate without loss takes longer than this demo
+        // may; `volley-bench latency` does that.
+        let verified = load(checking, address).run(setup, link)?;
+        let half = verified.received_pps / 2.0;
+        println!("demo: {half:.0} packets per second, every byte checked, {}", family(address));
+        let measured = Load { rate: Rate::Fixed(half), ..load(checking, address) }.run(setup, link)?;
+        report.fixed.push(Fixed { address, verified, measured });
         engine.must_run()?;
     }
 
     println!("demo: everything else on the same interface, under load");
-    let target = SocketAddr::new(addresses[0], PORT);
-    let load = Load { mode: checking, target, rate: Some(rate / 2.0), time: time * 2, flows: 64 };
-    let sending = load.start(setup, link)?;
+    let quarter = report.fixed[0].measured.rate_pps.unwrap_or_default() / 2.0;
+    let load_meanwhile =
+        Load { rate: Rate::Fixed(quarter), time: time * 2, ..load(checking, addresses[0]) };
+    let sending = load_meanwhile.start(setup, link)?;
     for &address in &addresses {
         if let Some(lab) = link {
             report.bystanders.push(bystander::ping(address, setup, lab)?);
@@ -149,8 +152,8 @@ fn measure(
     if link.is_some() {
         println!("demo: the same flat out over kernel sockets, for comparison");
         let peer = Server::Mmsg.start(setup, link)?;
-        let load = Load { mode: flat_out, target, rate: None, time, flows: 64 };
-        report.flat_out.push(FlatOut::new(Server::Mmsg, target.ip(), &load.run(setup, link)?));
+        let measured = load(flat_out, addresses[0]).run(setup, link)?;
+        report.flat_out.push(FlatOut::new(Server::Mmsg, addresses[0], &measured));
         peer.stop()?;
     }
     if let Some(lab) = lab {

@@ -8,11 +8,11 @@
 //! One queue, threaded NAPI off, the peer's end the same for every row. A row's value is the number of its answers
 //! that arrived at the generator's end, a second: what the server handed to the device less what the device dropped.
 
-use crate::generator::{Load, Mode};
+use crate::generator::{Load, Mode, Rate};
 use crate::lab::Lab;
 use crate::process::Interrupted;
 use crate::rounds::{Ratio, Rounds};
-use crate::server::{PORT, Server};
+use crate::server::Server;
 use crate::setup::{Machine, Setup};
 use crate::table;
 use anyhow::{Result, ensure};
@@ -119,9 +119,14 @@ pub fn run(arguments: &EchoArgs, setup: &Setup) -> Result<()> {
 
 fn answered(server: Server, seconds: f64, setup: &Setup, lab: &Lab) -> Result<f64> {
     let mut running = server.start(setup, Some(lab))?;
-    let target = SocketAddr::new(lab.engine().ipv4, PORT);
-    let load =
-        Load { mode: Mode::Blast, target, rate: None, time: Duration::from_secs_f64(seconds), flows: 1 };
+    let target = SocketAddr::new(lab.engine().ipv4, setup.port);
+    let load = Load {
+        mode: Mode::Blast,
+        target,
+        rate: Rate::Max,
+        time: Duration::from_secs_f64(seconds),
+        flows: 1,
+    };
     let measured = load.run(setup, Some(lab))?;
     running.must_run()?;
     running.stop()?;

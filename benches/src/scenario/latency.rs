@@ -1,12 +1,12 @@
 //! Latency at half the verified ceiling, every byte checked.
 //!
-//! The verified ceiling is the rate at which the checking generator, flat out, gets whole answers back. At half of it nothing
-//! may be lost, and the median over the rounds of the 99th percentile of the round trip must be below a millisecond. Times
+//! The verified ceiling is the highest rate that is answered without loss, every byte checked. At half of it nothing may be
+//! lost, and the median over the rounds of the 99th percentile of the round trip must be below a millisecond. Times
 //! count from the moment a packet was meant to leave.
 
-use crate::generator::{Load, Measured, Mode};
+use crate::generator::{Load, Measured, Mode, Rate};
 use crate::lab::Lab;
-use crate::server::{PORT, Server};
+use crate::server::Server;
 use crate::setup::{Machine, Setup};
 use crate::stats::{self, Estimate};
 use crate::table;
@@ -39,17 +39,11 @@ impl Default for LatencyArgs {
 }
 
 #[derive(Serialize)]
-struct Round {
-    ceiling_pps: f64,
-    half: Measured,
-}
-
-#[derive(Serialize)]
 struct Report {
     scenario: &'static str,
     machine: Machine,
     seconds: f64,
-    rounds: Vec<Round>,
+    rounds: Vec<Measured>,
     p99_ns: Option<Estimate>,
     p99_wanted_ns: f64,
     lost: u64,
@@ -66,33 +60,32 @@ pub fn run(arguments: &LatencyArgs, setup: &Setup) -> Result<()> {
         arguments.rounds, arguments.seconds
     );
     let lab = Lab::up(&setup.lab, &setup.logs(), &setup.interrupt)?;
-    let target = SocketAddr::new(lab.engine().ipv4, PORT);
+    let target = SocketAddr::new(lab.engine().ipv4, setup.port);
     let mut rounds = Vec::new();
     for round in 1..=arguments.rounds {
         let mut engine = Server::AfXdp.start(setup, Some(&lab))?;
-        let ceiling_pps = ceiling(target, setup, Some(&lab), Mode::AfXdp)?;
         let time = Duration::from_secs_f64(arguments.seconds);
-        let load = Load { mode: Mode::AfXdp, target, rate: Some(ceiling_pps / 2.0), time, flows: 64 };
+        let load = Load { mode: Mode::AfXdp, target, rate: Rate::HalfCeiling, time, flows: 64 };
         let half = load.run(setup, Some(&lab))?;
         engine.must_run()?;
         engine.stop()?;
         println!(
             "latency: round {round:>2}/{}  ceiling {}  at half of it: p50 {}  p99 {}  lost {}  corrupted {}",
             arguments.rounds,
-            table::rate(ceiling_pps),
+            table::rate(half.ceiling.unwrap_or_default().rate_pps),
             table::time(half.latency.p50_ns),
             table::time(half.latency.p99_ns),
             half.lost,
             half.corrupted
         );
-        rounds.push(Round { ceiling_pps, half });
+        rounds.push(half);
     }
     lab.down()?;
 
     let p99_ns =
-        stats::estimate(&rounds.iter().map(|round| round.half.latency.p99_ns as f64).collect::<Vec<_>>());
-    let lost = rounds.iter().map(|round| round.half.lost).sum();
-    let corrupted = rounds.iter().map(|round| round.half.corrupted).sum();
+        stats::estimate(&rounds.iter().map(|round| round.latency.p99_ns as f64).collect::<Vec<_>>());
+    let lost = rounds.iter().map(|round| round.lost).sum();
+    let corrupted = rounds.iter().map(|round| round.corrupted).sum();
     let met = lost == 0 && corrupted == 0 && p99_ns.is_some_and(|p99| p99.median < WANTED_P99_NS);
     let seconds = arguments.seconds;
     let p99_wanted_ns = WANTED_P99_NS;
@@ -110,13 +103,13 @@ pub fn run(arguments: &LatencyArgs, setup: &Setup) -> Result<()> {
 
     let mut lines = Builder::default();
     lines.push_record(["", "median of rounds", "interval"]);
-    type Of = fn(&Round) -> u64;
+    type Of = fn(&Measured) -> u64;
     let percentiles: [(&str, Of); 5] = [
-        ("p50", |round| round.half.latency.p50_ns),
-        ("p90", |round| round.half.latency.p90_ns),
-        ("p99", |round| round.half.latency.p99_ns),
-        ("p99.9", |round| round.half.latency.p999_ns),
-        ("max", |round| round.half.latency.max_ns),
+        ("p50", |round| round.latency.p50_ns),
+        ("p90", |round| round.latency.p90_ns),
+        ("p99", |round| round.latency.p99_ns),
+        ("p99.9", |round| round.latency.p999_ns),
+        ("max", |round| round.latency.max_ns),
     ];
     for (name, of) in percentiles {
         let values: Vec<f64> = report.rounds.iter().map(|round| of(round) as f64).collect();
@@ -130,13 +123,4 @@ pub fn run(arguments: &LatencyArgs, setup: &Setup) -> Result<()> {
     println!("latency: {}", setup.write("latency", &report)?.display());
     ensure!(report.corrupted == 0, "latency: {} answers were corrupted", report.corrupted);
     Ok(())
-}
-
-/// The rate at which whole answers come back when the checking generator goes flat out, per second.
-pub fn ceiling(target: SocketAddr, setup: &Setup, lab: Option<&Lab>, mode: Mode) -> Result<f64> {
-    let measured =
-        Load { mode, target, rate: None, time: Duration::from_secs(1), flows: 64 }.run(setup, lab)?;
-    ensure!(measured.received > 0, "nothing was answered by {target}");
-    ensure!(measured.corrupted == 0, "{} answers were corrupted", measured.corrupted);
-    Ok(measured.received_pps)
 }
