@@ -94,8 +94,8 @@ impl SocketIo for OneByOne {
             match result {
                 Err(errno) if super::socket::is_blocked(errno) => return index,
                 result => {
-                    stats.tx_frames += result.is_ok() as u64;
-                    stats.tx_completed += result.is_ok() as u64;
+                    stats.tx_frames += u64::from(result.is_ok());
+                    stats.tx_completed += u64::from(result.is_ok());
                     done(index, result.is_ok());
                 }
             }

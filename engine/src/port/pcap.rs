@@ -196,10 +196,10 @@ impl Port for PcapPort {
 
 impl Drop for PcapPort {
     fn drop(&mut self) {
-        if let Some(Recording { path, writer, .. }) = self.recording.take() {
-            if let Err(error) = writer.into_writer().flush() {
-                log::error!("{}: the recording is not complete: {error}", path.display());
-            }
+        if let Some(Recording { path, writer, .. }) = self.recording.take()
+            && let Err(error) = writer.into_writer().flush()
+        {
+            log::error!("{}: the recording is not complete: {error}", path.display());
         }
     }
 }

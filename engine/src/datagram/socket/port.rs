@@ -170,10 +170,10 @@ impl<I: SocketIo> SocketPort<I> {
         let count = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
         self.port_stats.wakeups += 1;
         for event in &events[..count] {
-            if event.events().intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLERR) {
-                if let Some(ready) = self.ready.get_mut(event.data() as usize) {
-                    *ready = true;
-                }
+            if event.events().intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLERR)
+                && let Some(ready) = self.ready.get_mut(event.data() as usize)
+            {
+                *ready = true;
             }
         }
     }
@@ -351,7 +351,7 @@ impl<I: SocketIo> DatagramPort for SocketPort<I> {
             let end = if start + len == frame_len { from.len() } else { len };
             let (room, behind) = from.split_at_mut(end);
             (rest, base) = (behind, start + end);
-            let most = room.len().min(max_room[path.is_ipv4() as usize]).max(len);
+            let most = room.len().min(max_room[usize::from(path.is_ipv4())]).max(len);
             out.push(Datagram::new(&mut room[..most], len, path));
         }
         out.len()

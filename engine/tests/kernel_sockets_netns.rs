@@ -1,0 +1,190 @@
+//! The kernel-socket ports over a wire: fragments, a link that takes no more, a peer that is not there. Needs root.
+#![cfg(target_os = "linux")]
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+use volley::datagram::{
+    Batch, Datagram, DatagramPort, Datagrams, EpollPort, MmsgPort, SocketConfig, Verdicts,
+};
+use volley::net::Path;
+use volley::time::Now;
+use volley::wire::DropReason;
+use volley_testlab::{Lab, require_root};
+
+const ENDS: [(&str, &str); 2] = [("10.77.0.1:7777", "10.77.0.2:0"), ("[fd77::1]:7777", "[fd77::2]:0")];
+
+/// Each kind of port, opened in the engine's namespace, one after the other.
+fn each_port(lab: &Lab, config: &SocketConfig, check: impl Fn(&mut dyn DatagramPort)) {
+    let addresses: Vec<SocketAddr> = ENDS.iter().map(|(engine, _)| engine.parse().unwrap()).collect();
+    let offloads = SocketConfig { gso: true, gro: true, ..config.clone() };
+    check(&mut lab.engine().run(|| EpollPort::open(&addresses, config).unwrap()));
+    check(&mut lab.engine().run(|| MmsgPort::open(&addresses, config).unwrap()));
+    check(&mut lab.engine().run(|| MmsgPort::open(&addresses, &offloads).unwrap()));
+}
+
+fn client(lab: &Lab, address: &str) -> UdpSocket {
+    let socket = lab.peer().run(|| UdpSocket::bind(address).unwrap());
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket
+}
+
+/// One turn of a worker with an echo on it; returns the datagrams seen.
+fn turn(port: &mut dyn DatagramPort, mut app: impl FnMut(&mut Datagram<'_>)) -> usize {
+    let (mut batch, mut seen) = (Batch::default(), 0);
+    if port.recv(&mut batch, Now::default()) > 0 {
+        loop {
+            let (mut views, mut verdicts) = (Datagrams::new(), Verdicts::new());
+            let opened = port.open(&mut batch, &mut views);
+            views.iter_mut().for_each(&mut app);
+            verdicts.extend(views.iter().map(Datagram::verdict));
+            drop(views);
+            port.settle(&mut batch, &verdicts);
+            seen += opened;
+            if opened == 0 || batch.frames.is_empty() {
+                break;
+            }
+        }
+    }
+    port.flush();
+    assert!(port.ledger().balances());
+    seen
+}
+
+fn echo(datagram: &mut Datagram<'_>) {
+    datagram.reply(datagram.payload().len());
+}
+
+/// Turns until `done` says so.
+fn until(port: &mut dyn DatagramPort, mut done: impl FnMut(&dyn DatagramPort) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !done(port) {
+        turn(port, echo);
+        assert!(Instant::now() < deadline, "{}: {:?} {}", port.name(), port.stats(), port.ledger());
+    }
+}
+
+#[test]
+fn fragmented_datagrams_are_put_together_and_answered() {
+    if !require_root() {
+        return;
+    }
+    let lab = Lab::new(1);
+    each_port(&lab, &SocketConfig::default(), |port| {
+        for (engine, peer) in ENDS {
+            let client = client(&lab, peer);
+            for len in [4000, 60_000] {
+                let answered = port.stats().answered;
+                let sent: Vec<u8> = (0..len).map(|n| (n * 7) as u8).collect();
+                client.send_to(&sent, engine).unwrap();
+                until(port, |port| port.stats().answered > answered);
+                let mut buffer = vec![0; 65_536];
+                let (len, from) = client.recv_from(&mut buffer).unwrap();
+                assert!(buffer[..len] == sent && from == engine.parse().unwrap());
+            }
+        }
+        assert_eq!(port.ledger().free, port.ledger().total);
+    });
+}
+
+#[test]
+fn a_link_that_takes_no_more_holds_a_bounded_lot_and_recovers() {
+    if !require_root() {
+        return;
+    }
+    let lab = Lab::new(1);
+    // 8 Mbit/s with room for all that a socket may have in flight: so the socket's buffer is what fills, not the queue.
+    let tbf = ["root", "tbf", "rate", "8mbit", "burst", "10kb", "limit", "4mb"];
+    lab.engine().exec(["tc", "qdisc", "add", "dev", lab.engine_if()].into_iter().chain(tbf));
+    let config = SocketConfig { send_buffer: 16_384, hold: 32, ..SocketConfig::default() };
+    each_port(&lab, &config, |port| {
+        let client = client(&lab, ENDS[0].1);
+        let (mut last, mut buffer) = (None, [0; 2048]);
+        for n in 0..200u8 {
+            client.send_to(&[n; 1000], ENDS[0].0).unwrap();
+        }
+        until(port, |port| port.stats().received == 200);
+        assert!(port.ledger().held > 0 && !port.is_drained(), "nothing was held: {:?}", port.stats());
+        until(port, |port| port.is_drained());
+        let stats = port.stats();
+        let full = stats.dropped[DropReason::TxFull as usize];
+        assert!(full > 0, "200 answers fitted a hold of 32: {stats:?}");
+        assert_eq!(stats.answered + full, 200);
+        for _ in 0..stats.answered {
+            assert_eq!(client.recv(&mut buffer).unwrap(), 1000);
+            assert!(last < Some(buffer[0]), "in order, each once");
+            last = Some(buffer[0]);
+        }
+
+        // And again as if nothing had been.
+        client.send_to(b"after", ENDS[0].0).unwrap();
+        until(port, |port| port.stats().answered == stats.answered + 1);
+        assert_eq!(client.recv(&mut buffer).unwrap(), 5);
+        assert_eq!(port.ledger().free, port.ledger().total);
+    });
+}
+
+#[test]
+fn a_peer_that_cannot_be_reached_does_not_stop_the_others() {
+    if !require_root() {
+        return;
+    }
+    let lab = Lab::new(1);
+    each_port(&lab, &SocketConfig::default(), |port| {
+        let ways = [
+            ("10.77.0.2:9", false),    // port unreachable
+            ("10.77.0.99:9", false),   // no such host
+            ("203.0.113.9:9", true),   // no route
+            ("[fd77::2]:9", false),    // port unreachable
+            ("[2001:db8::9]:9", true), // no route
+        ];
+        for (peer, refused) in ways {
+            let peer: SocketAddr = peer.parse().unwrap();
+            let engine = ENDS[peer.is_ipv6() as usize].0.parse().unwrap();
+            let path = Path::to(0, engine, peer).unwrap();
+            let before = port.stats();
+            for _ in 0..5 {
+                port.send(&path, 4, &mut |room| room.fill(0)).unwrap();
+                port.flush();
+            }
+            let after = port.stats();
+            let dropped = |s: volley::datagram::DatagramStats| s.dropped[DropReason::TxRefused as usize];
+            assert_eq!(after.sent - before.sent + dropped(after) - dropped(before), 5, "each is counted");
+            assert!(!refused || dropped(after) - dropped(before) == 5, "{peer}: {after:?}");
+
+            for (engine, peer) in ENDS {
+                let client = client(&lab, peer);
+                let answered = port.stats().answered;
+                client.send_to(b"still here", engine).unwrap();
+                until(port, |port| port.stats().answered > answered);
+                assert_eq!(client.recv(&mut [0; 64]).unwrap(), 10);
+            }
+        }
+        assert_eq!(port.ledger().free, port.ledger().total);
+    });
+}
+
+#[test]
+fn a_link_that_goes_down_and_up_changes_nothing_for_the_sockets() {
+    if !require_root() {
+        return;
+    }
+    let lab = Lab::new(1);
+    each_port(&lab, &SocketConfig::default(), |port| {
+        let client = client(&lab, ENDS[0].1);
+        let heard = client.local_addr().unwrap();
+        lab.engine().exec(["ip", "link", "set", lab.engine_if(), "down"]);
+        let path = Path::to(0, ENDS[0].0.parse().unwrap(), heard).unwrap();
+        port.send(&path, 4, &mut |room| room.fill(0)).unwrap();
+        port.flush();
+        assert_eq!(port.stats().dropped[DropReason::TxRefused as usize], 1);
+        lab.engine().exec(["ip", "link", "set", lab.engine_if(), "up"]);
+        // An interface that goes down loses its IPv6 addresses.
+        lab.engine().exec(["ip", "address", "replace", "fd77::1/64", "dev", lab.engine_if(), "nodad"]);
+
+        let answered = port.stats().answered;
+        client.send_to(b"up again", ENDS[0].0).unwrap();
+        until(port, |port| port.stats().answered > answered);
+        assert_eq!(client.recv(&mut [0; 64]).unwrap(), 8);
+        assert_eq!(port.failure(), None);
+    });
+}
