@@ -70,10 +70,13 @@ fn stale_files(root: &Path) -> io::Result<Vec<String>> {
     let mut known = Vec::new();
     let mut stale = Vec::new();
     // Lines as sha256sum prints them; others (the toolchain's version) are comments.
-    for (hash, name) in list.lines().filter_map(|line| line.split_once("  ")).filter(|(hash, _)| hash.len() == 64) {
+    for (hash, name) in
+        list.lines().filter_map(|line| line.split_once("  ")).filter(|(hash, _)| hash.len() == 64)
+    {
         println!("cargo::rerun-if-changed={}", root.join(name).display());
         known.push(name.to_owned());
-        if fs::read(root.join(name)).map(|bytes| hex(&Sha256::digest(bytes))).ok().as_deref() != Some(hash) {
+        if fs::read(root.join(name)).map(|bytes| hex(&Sha256::digest(bytes))).ok().as_deref() != Some(hash)
+        {
             stale.push(name.to_owned());
         }
     }

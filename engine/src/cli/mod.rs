@@ -2,6 +2,8 @@
 
 #[cfg(target_os = "linux")]
 mod r#gen;
+#[cfg(target_os = "linux")]
+mod load;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -18,21 +20,60 @@ struct Cli {
 enum Command {
     #[cfg(target_os = "linux")]
     Gen(r#gen::GenArgs),
+    #[cfg(target_os = "linux")]
+    Load(load::LoadArgs),
+    #[cfg(target_os = "linux")]
+    Unload(load::UnloadArgs),
 }
 
 /// Runs the command line of this process and returns its exit code: 0 done, 1 failed, 2 wrong usage.
 pub fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    // The netlink crate warns of every attribute that is newer than itself.
+    let filter = env_logger::Env::default().default_filter_or("info,netlink_packet_route=error");
+    env_logger::Builder::from_env(filter).init();
     let cli = Cli::parse();
     let outcome: anyhow::Result<()> = match cli.command {
         #[cfg(target_os = "linux")]
         Command::Gen(args) => r#gen::main(args),
+        #[cfg(target_os = "linux")]
+        Command::Load(args) => load::load(args),
+        #[cfg(target_os = "linux")]
+        Command::Unload(args) => load::unload(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("volley: {error:#}");
+            eprintln!("volley: {}", explain(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The error and its causes in one line; a cause that the message above it already tells is not told again.
+fn explain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn causes_are_told_once() {
+        let error =
+            Err::<(), _>(anyhow::anyhow!("no such file")).context("a.toml: no such file").unwrap_err();
+        assert_eq!(
+            explain(&error.context("reading the configuration")),
+            "reading the configuration: a.toml: no such file"
+        );
     }
 }
