@@ -71,7 +71,8 @@ pub fn turn(frame: &mut Frame, opened: &Opened, len: usize, checksum: Checksum<'
     let mut flags = 0;
     match checksum {
         Checksum::Kept => {}
-        Checksum::Computed(elsewhere) => write_udp(header, elsewhere.unwrap_or(&payload[..len]), pair, len),
+        Checksum::Computed(Some(elsewhere)) => write_udp(header, elsewhere, pair, len),
+        Checksum::Computed(None) => write_udp(header, &payload[..len], pair, len),
         Checksum::Partial => {
             flags = flag::CHECKSUM_PARTIAL;
             write_udp_partial(header, pair, len);

@@ -22,29 +22,29 @@ impl Sum {
         // Four lanes, so that the additions of a block do not wait for each other; in 128 bits, where the carries
         // collect in the upper half and need no look until the end.
         let (blocks, rest) = bytes.as_chunks::<32>();
-        let mut lanes = [self.0 as u128, 0, 0, 0];
+        let mut lanes = [u128::from(self.0), 0, 0, 0];
         for block in blocks {
             let (words, _) = block.as_chunks::<8>();
             for (lane, word) in lanes.iter_mut().zip(words) {
-                *lane += u64::from_ne_bytes(*word) as u128;
+                *lane += u128::from(u64::from_ne_bytes(*word));
             }
         }
         let mut sum = lanes[0] + lanes[1] + lanes[2] + lanes[3];
         let (words, mut rest) = rest.as_chunks::<8>();
         for word in words {
-            sum += u64::from_ne_bytes(*word) as u128;
+            sum += u128::from(u64::from_ne_bytes(*word));
         }
         if let Some((four, after)) = rest.split_first_chunk::<4>() {
-            sum += u32::from_ne_bytes(*four) as u128;
+            sum += u128::from(u32::from_ne_bytes(*four));
             rest = after;
         }
         if let Some((two, after)) = rest.split_first_chunk::<2>() {
-            sum += u16::from_ne_bytes(*two) as u128;
+            sum += u128::from(u16::from_ne_bytes(*two));
             rest = after;
         }
         if let Some(last) = rest.first() {
             // An odd last byte is the upper half of a word whose lower half is zero.
-            sum += u16::from_ne_bytes([*last, 0]) as u128;
+            sum += u128::from(u16::from_ne_bytes([*last, 0]));
         }
         Sum(fold_wide(sum))
     }
@@ -54,7 +54,7 @@ impl Sum {
     pub fn fixed<const N: usize>(self, bytes: &[u8; N]) -> Sum {
         const { assert!(N.is_multiple_of(4) && N <= 64) };
         let (words, _) = bytes.as_chunks::<4>();
-        Sum(words.iter().fold(self.0, |sum, word| sum + u32::from_ne_bytes(*word) as u64))
+        Sum(words.iter().fold(self.0, |sum, word| sum + u64::from(u32::from_ne_bytes(*word))))
     }
 
     /// Adds what another sum has counted.
