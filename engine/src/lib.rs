@@ -12,6 +12,7 @@
 //! | [`datagram`] | the datagram ports: `Net` over a frame port, or a kernel socket | know the app |
 //! | [`worker`] | drives ports and app in bursts; timers, ticks, messages; sleeps | lock, allocate |
 //! | [`app`] | the contract for server logic, and the apps that come with the engine | know the port |
+//! | [`engine`] | puts all of it together from a configuration, and takes it apart again | touch a packet |
 //! | [`generator`] | the traffic generator at the other end of the wire | share code with the path it checks |
 
 pub mod app;
@@ -19,6 +20,8 @@ pub mod cli;
 #[cfg(target_os = "linux")]
 pub mod control;
 pub mod datagram;
+#[cfg(target_os = "linux")]
+pub mod engine;
 pub mod frame;
 #[cfg(target_os = "linux")]
 pub mod generator;

@@ -4,8 +4,12 @@
 //! borrowed for the call. Nothing blocks.
 
 mod ctx;
+mod echo;
+mod sink;
 
 pub use ctx::Ctx;
+pub use echo::Echo;
+pub use sink::Sink;
 
 use crate::datagram::Datagram;
 
@@ -73,5 +77,40 @@ impl<A: App + ?Sized> App for Box<A> {
     }
     fn on_shutdown(&mut self, deadline_ns: u64, ctx: &mut Ctx<'_, Self::Msg>) {
         (**self).on_shutdown(deadline_ns, ctx);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::datagram::Verdict;
+    use crate::net::Path;
+    use crate::time::Now;
+    use crate::worker::{Helpers, Mailboxes, Timers, Waker};
+    use rand::SeedableRng;
+    use std::sync::Arc;
+
+    /// What `app` does with a burst of `payloads`: the verdict on each, and its bytes afterwards.
+    pub fn burst_of<A: App>(app: &mut A, payloads: &[&[u8]]) -> Vec<(Verdict, Vec<u8>)> {
+        let waker = Arc::new(Waker::new(|| ()));
+        let mut ctx = Ctx {
+            now: Now::default(),
+            worker: WorkerId(0),
+            rng: &mut rand::rngs::SmallRng::seed_from_u64(1),
+            ports: &mut [],
+            timers: &mut Timers::new(4),
+            mailboxes: &mut Mailboxes::mesh(&[Arc::clone(&waker)], 4).remove(0),
+            helpers: &mut Helpers::new(1, waker),
+        };
+        let path = Path::to(0, "10.0.0.1:7777".parse().unwrap(), "10.0.0.2:9".parse().unwrap()).unwrap();
+        let mut rooms: Vec<Vec<u8>> = payloads.iter().map(|p| [p, &[0u8; 64][..]].concat()).collect();
+        let mut burst: Vec<_> = rooms
+            .iter_mut()
+            .zip(payloads)
+            .map(|(room, payload)| Datagram::new(room, payload.len(), &path))
+            .collect();
+        app.on_burst(&mut burst, &mut ctx);
+        let after = |datagram: &Datagram<'_>| (datagram.verdict(), datagram.payload().to_vec());
+        burst.iter().map(after).collect()
     }
 }

@@ -4,6 +4,10 @@
 mod r#gen;
 #[cfg(target_os = "linux")]
 mod load;
+#[cfg(target_os = "linux")]
+mod run;
+#[cfg(target_os = "linux")]
+mod status;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -19,6 +23,10 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     #[cfg(target_os = "linux")]
+    Run(run::RunArgs),
+    #[cfg(target_os = "linux")]
+    Status(status::StatusArgs),
+    #[cfg(target_os = "linux")]
     Gen(r#gen::GenArgs),
     #[cfg(target_os = "linux")]
     Load(load::LoadArgs),
@@ -33,6 +41,10 @@ pub fn main() -> ExitCode {
     env_logger::Builder::from_env(filter).init();
     let cli = Cli::parse();
     let outcome: anyhow::Result<()> = match cli.command {
+        #[cfg(target_os = "linux")]
+        Command::Run(args) => run::main(args),
+        #[cfg(target_os = "linux")]
+        Command::Status(args) => status::main(args),
         #[cfg(target_os = "linux")]
         Command::Gen(args) => r#gen::main(args),
         #[cfg(target_os = "linux")]

@@ -287,6 +287,11 @@ pub trait DatagramPort: Send {
     /// True when nothing waits to be sent or completed.
     fn is_drained(&self) -> bool;
 
+    /// Closes the port, for good, and says where its frames ended: those still on their way out are counted as abandoned.
+    fn close(&mut self) -> Ledger {
+        self.ledger()
+    }
+
     /// The port is gone; the reason, once it is known.
     fn failure(&self) -> Option<String> {
         None

@@ -370,6 +370,14 @@ impl<P: Port + ?Sized> DatagramPort for Net<P> {
         self.answers.is_empty() && self.unasked.is_empty() && self.port.ledger().kernel_tx == 0
     }
 
+    fn close(&mut self) -> Ledger {
+        let unsent = self.answers.abandon(&mut *self.port) + self.unasked.abandon(&mut *self.port);
+        self.stats.dropped[DropReason::PortClosed as usize] += unsent as u64;
+        self.port.free(&mut self.spare);
+        self.port.free(&mut self.done);
+        self.port.close()
+    }
+
     fn failure(&self) -> Option<String> {
         let removed = || match self.neighbours.link() {
             Some(Link::Removed) => Some(format!("{}: the interface was removed", self.info.name)),

@@ -171,6 +171,7 @@ impl App for Diary {
             match datagram.payload() {
                 b"drop" => datagram.drop(DropReason::AppMalformed),
                 b"quiet" => {}
+                b"panic" => panic!("on purpose"),
                 b"timer" => drop(ctx.timer(ctx.now().ns + 500, 42)),
                 b"post" => assert!(ctx.post(WorkerId(0), Msg::Say("posted")).is_ok()),
                 b"job" => assert!(ctx.offload(|| Msg::Say("computed")).is_ok()),
@@ -330,6 +331,26 @@ fn a_port_that_is_gone_is_named_once_and_left_alone() {
     arrive(&wire, &[b"a"]);
     assert_eq!(worker.turn(at(0)).work, 0);
     assert!(worker.is_drained());
+}
+
+#[test]
+fn a_panic_in_a_burst_loses_no_frame_and_every_datagram_is_counted() {
+    let (mut worker, wire) = worker(None);
+    arrive(&wire, &[b"a"; 20]);
+    arrive(&wire, &[b"panic", b"", b"b"]);
+    let turn = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.turn(at(0))));
+    assert!(turn.is_err());
+    assert!(worker.ports()[0].ledger().app > 0);
+    worker.abandon();
+    let (ledger, stats) = (worker.ports()[0].ledger(), worker.ports()[0].stats());
+    assert!(ledger.balances() && ledger.app == 0, "{ledger}");
+    // The first 16 went through; the second view of the burst held the rest.
+    assert_eq!((stats.received, stats.answered), (22, 16));
+    assert_eq!(stats.dropped[DropReason::AppPanicked as usize], 6);
+    assert_eq!(stats.dropped[DropReason::Runt as usize], 1);
+    assert_eq!(wire.lock().unwrap().sent.len(), 16);
+    arrive(&wire, &[b"late"]);
+    assert_eq!(worker.turn(at(1)).work, 0);
 }
 
 /// The loop itself: it sleeps, is woken by a message from another thread, drains and publishes.

@@ -17,6 +17,7 @@ use crate::time::Now;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use std::os::fd::RawFd;
+use volley_wire::DropReason;
 
 /// Most messages, results and timers of each kind in one turn: a burst's worth, so that a flood of one delays the
 /// packets by no more than a burst of packets would.
@@ -59,6 +60,8 @@ pub struct Worker<A: App> {
     stats: LoopStats,
     tick_ns: Option<u64>,
     stopping: bool,
+    /// The port whose burst is under way, or was last.
+    current: usize,
     /// Ports that are gone; they are not asked again.
     gone: Vec<bool>,
 }
@@ -106,6 +109,7 @@ impl<A: App> Worker<A> {
             stats: LoopStats::default(),
             tick_ns: config.tick_ns,
             stopping: false,
+            current: 0,
             gone,
         }
     }
@@ -166,6 +170,7 @@ impl<A: App> Worker<A> {
     /// Receives one burst of `port` and runs it to completion; returns its frames.
     #[inline]
     fn burst(&mut self, port: usize, now: Now) -> usize {
+        self.current = port;
         let Worker { app, hands, batch, verdicts, stats, .. } = self;
         let frames = hands.ports[port].recv(batch, now);
         if frames == 0 {
@@ -277,6 +282,48 @@ impl<A: App> Worker<A> {
         for (port, place) in self.hands.ports.iter().zip(&board.ports) {
             place.set(&PortCounters::of(port.as_ref()));
         }
+    }
+
+    /// After a panic: gives the frames of the burst it happened in back to their port, counts their datagrams as dropped, lets
+    /// what is queued go out for a moment, and stops receiving.
+    ///
+    /// Frames whose port panicked itself cannot be given back; they are leaked with their port's memory.
+    pub fn abandon(&mut self) {
+        use crate::datagram::Verdict;
+        use std::panic::{AssertUnwindSafe, catch_unwind};
+        let Worker { hands, batch, verdicts, current, .. } = self;
+        let current = *current;
+        let given_back = catch_unwind(AssertUnwindSafe(|| {
+            while !batch.frames.is_empty() {
+                let port = &mut hands.ports[current];
+                verdicts.clear();
+                verdicts.extend(batch.opened.iter().map(|_| Verdict::Drop(DropReason::AppPanicked)));
+                port.settle(batch, verdicts);
+                let mut datagrams = Datagrams::new();
+                if batch.frames.is_empty() || port.open(batch, &mut datagrams) == 0 {
+                    drop(datagrams);
+                    verdicts.clear();
+                    port.settle(batch, verdicts);
+                    break;
+                }
+            }
+            for port in &mut hands.ports {
+                port.stop_rx();
+                port.flush();
+            }
+        }));
+        if given_back.is_err() {
+            std::mem::forget(std::mem::take(batch));
+        }
+    }
+
+    /// Closes every port for good and says what each has counted, and where its frames ended.
+    pub fn close(&mut self) -> Vec<PortCounters> {
+        let close = |port: &mut Box<dyn DatagramPort>| {
+            let ledger = port.close();
+            PortCounters { ledger, ..PortCounters::of(port.as_ref()) }
+        };
+        self.hands.ports.iter_mut().map(close).collect()
     }
 
     /// Closes the ports and gives the mailboxes back, for the worker that takes this one's place.

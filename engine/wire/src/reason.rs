@@ -74,6 +74,8 @@ reasons! {
     AppRateLimited = "app_rate_limited",
     /// The application refused it: the peer may not.
     AppUnauthorized = "app_unauthorized",
+    /// The application panicked in the burst that held it.
+    AppPanicked = "app_panicked",
     /// The answer does not fit the frame or the MTU.
     AnswerTooLong = "answer_too_long",
     /// The transmit ring stayed full.

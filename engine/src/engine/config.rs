@@ -1,0 +1,381 @@
+//! What an engine is told: from code, from a TOML file, from flags.
+
+use crate::worker::IdlePolicy;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The game port when none is named.
+pub const DEFAULT_PORT: u16 = 7777;
+
+/// Everything an engine is told. The default serves UDP port 7777 on every address, with whatever the machine offers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// The interface to take traffic from. `None`: kernel sockets only.
+    pub interface: Option<String>,
+    /// UDP ports to serve: `7777` or `"7777-7780"`.
+    pub ports: Ports,
+    /// Addresses to serve; empty: all. At most four.
+    pub addresses: Vec<IpAddr>,
+    /// What carries the packets.
+    pub io: Io,
+    /// With [`Io::AfXdp`]: fail rather than fall back to kernel sockets.
+    pub require_xdp: bool,
+    /// Take the interface over from another XDP program.
+    pub replace: bool,
+    /// How the XDP program is attached.
+    pub attach: Attach,
+    /// Whether the device's DMA goes straight to our memory.
+    pub zero_copy: ZeroCopy,
+    /// Receive queues to serve: `"0-3,6"`; `None`: all there are.
+    pub queues: Option<Numbers>,
+    /// Workers; `None`: one for each queue, but no more than cores.
+    pub workers: Option<u16>,
+    /// Cores to pin workers to, in the order of the workers; empty: the highest allowed ones. `none` in the command line's
+    /// terms is [`Config::pin`] = false.
+    pub cores: Numbers,
+    /// Pin workers at all.
+    pub pin: bool,
+    /// What an idle worker does; `None`: sleep below four cores, else spin.
+    pub idle: Option<IdlePolicy>,
+    /// What happens to a worker that panics.
+    pub on_panic: OnPanic,
+    /// What becomes of a steered packet on a queue that no worker serves.
+    pub unbound: Unbound,
+    /// Ticks a second ([`crate::app::App::on_tick`]); 0: none.
+    pub tick_hz: u32,
+    /// Time to drain when stopping, in milliseconds.
+    pub drain_ms: u64,
+    /// Seed of the workers' random generators; `None`: from the system.
+    pub seed: Option<u64>,
+    /// AF_XDP memory and rings.
+    pub af_xdp: Rings,
+    /// Kernel sockets.
+    pub sockets: Sockets,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            interface: None,
+            ports: Ports(DEFAULT_PORT..=DEFAULT_PORT),
+            addresses: Vec::new(),
+            io: Io::default(),
+            require_xdp: false,
+            replace: false,
+            attach: Attach::default(),
+            zero_copy: ZeroCopy::default(),
+            queues: None,
+            workers: None,
+            cores: Numbers::default(),
+            pin: true,
+            idle: None,
+            on_panic: OnPanic::default(),
+            unbound: Unbound::default(),
+            tick_hz: 0,
+            drain_ms: 500,
+            seed: None,
+            af_xdp: Rings::default(),
+            sockets: Sockets::default(),
+        }
+    }
+}
+
+/// What carries the packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Io {
+    /// AF_XDP, with kernel sockets for what reaches the kernel all the same.
+    #[default]
+    AfXdp,
+    /// Kernel sockets: recvmmsg and sendmmsg.
+    Mmsg,
+    /// Kernel sockets: recvfrom and sendto, one datagram a call.
+    Epoll,
+}
+
+impl Io {
+    /// The name in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Io::AfXdp => "af-xdp",
+            Io::Mmsg => "mmsg",
+            Io::Epoll => "epoll",
+        }
+    }
+}
+
+/// How the XDP program is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Attach {
+    /// In the driver if it can, else generic, with a warning.
+    #[default]
+    Auto,
+    /// In the driver.
+    Native,
+    /// In the kernel's stack: slow, works with every driver.
+    Generic,
+}
+
+/// Whether the device's DMA goes straight to our memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum ZeroCopy {
+    /// When the device says it can.
+    #[default]
+    Auto,
+    /// Or fail.
+    Require,
+    /// Let the kernel copy.
+    Never,
+}
+
+/// What becomes of a steered packet on a queue that no worker serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unbound {
+    /// The kernel gets it, and the engine answers it through its kernel socket.
+    #[default]
+    Pass,
+    /// It is dropped.
+    Drop,
+}
+
+/// What happens to a worker that panics. Its queues are the kernel's at once either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnPanic {
+    /// It stays down; the command drains the others and exits with a failure.
+    #[default]
+    Exit,
+    /// It is started anew, with a fresh app; at most eight times.
+    Restart,
+}
+
+/// Memory and rings of each worker's AF_XDP port. `None`: the port's own default.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Rings {
+    /// Frames of a worker's UMEM.
+    pub frames: Option<u32>,
+    /// Bytes of a frame: 2048 or 4096.
+    pub chunk: Option<u32>,
+    /// Bytes kept free before a received packet, beyond the kernel's 256.
+    pub headroom: Option<u32>,
+    /// Entries of the receive ring.
+    pub rx_ring: Option<u32>,
+    /// Entries of the transmit ring.
+    pub tx_ring: Option<u32>,
+    /// Entries of the fill ring.
+    pub fill_ring: Option<u32>,
+    /// Entries of the completion ring.
+    pub completion_ring: Option<u32>,
+    /// Poll the device from our own system calls, this many µs at a time.
+    pub busy_poll_us: Option<u32>,
+    /// Frames one wake-up may transmit in copy mode.
+    pub tx_budget: Option<u32>,
+    /// Take 2 MiB huge pages when there are any.
+    pub huge_pages: Option<bool>,
+}
+
+/// Kernel sockets.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Sockets {
+    /// UDP GRO and GSO: many datagrams in one kernel buffer.
+    pub offload: bool,
+    /// Bytes of the kernel's receive buffer.
+    pub receive_buffer: Option<u32>,
+}
+
+impl Config {
+    /// A configuration from a TOML file's text.
+    ///
+    /// # Errors
+    /// With line and column of what is wrong.
+    pub fn from_toml(text: &str) -> Result<Config, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    /// Time to drain when stopping.
+    pub fn drain(&self) -> Duration {
+        Duration::from_millis(self.drain_ms)
+    }
+
+    /// The addresses to bind kernel sockets to: those named, or both unspecified ones.
+    pub fn bind_addresses(&self) -> Vec<IpAddr> {
+        match self.addresses.is_empty() {
+            true => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+            false => self.addresses.clone(),
+        }
+    }
+}
+
+/// UDP ports: one, or a range with both its ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "NumberOrText", into = "String")]
+pub struct Ports(pub RangeInclusive<u16>);
+
+impl FromStr for Ports {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Ports, String> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let port = |text: &str| {
+            let port =
+                text.trim().parse().map_err(|_| format!("{text:?} is not a UDP port (1 to 65535)"))?;
+            if port == 0 { Err("port 0 cannot be served".to_owned()) } else { Ok(port) }
+        };
+        let (first, last): (u16, u16) = (port(first)?, port(last)?);
+        match first <= last {
+            true => Ok(Ports(first..=last)),
+            false => Err(format!("{text:?} runs backwards: write {last}-{first}")),
+        }
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.start(), self.0.end()) {
+            (first, last) if first == last => write!(f, "{first}"),
+            (first, last) => write!(f, "{first}-{last}"),
+        }
+    }
+}
+
+/// A set of queues or cores, as written: `0-3,6`. Order is kept, each number once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "NumberOrText", into = "String")]
+pub struct Numbers(pub Vec<u16>);
+
+impl FromStr for Numbers {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Numbers, String> {
+        let number =
+            |text: &str| text.trim().parse::<u16>().map_err(|_| format!("{text:?} is not a number"));
+        let mut numbers = Vec::new();
+        for part in text.split(',').filter(|part| !part.trim().is_empty()) {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last) = (number(first)?, number(last)?);
+            if first > last {
+                return Err(format!("{part:?} runs backwards: write {last}-{first}"));
+            }
+            numbers.extend((first..=last).filter(|n| !numbers.contains(n)).collect::<Vec<_>>());
+        }
+        Ok(Numbers(numbers))
+    }
+}
+
+impl fmt::Display for Numbers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = &self.0[..];
+        while let [first, ..] = rest {
+            let run = rest.iter().zip(*first..).take_while(|(is, would)| **is == *would).count();
+            match run {
+                1 => write!(f, "{first}")?,
+                _ => write!(f, "{first}-{}", rest[run - 1])?,
+            }
+            rest = &rest[run..];
+            if !rest.is_empty() {
+                f.write_str(",")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum NumberOrText {
+    Number(u16),
+    Text(String),
+}
+
+impl NumberOrText {
+    fn parse<T: FromStr<Err = String>>(self) -> Result<T, String> {
+        match self {
+            NumberOrText::Number(number) => number.to_string().parse(),
+            NumberOrText::Text(text) => text.parse(),
+        }
+    }
+}
+
+macro_rules! as_text {
+    ($($type:ty),*) => { $(
+        impl TryFrom<NumberOrText> for $type {
+            type Error = String;
+            fn try_from(value: NumberOrText) -> Result<$type, String> {
+                value.parse()
+            }
+        }
+        impl From<$type> for String {
+            fn from(value: $type) -> String {
+                value.to_string()
+            }
+        }
+    )* };
+}
+as_text!(Ports, Numbers);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_and_numbers_read_as_they_are_written() {
+        assert_eq!("7777".parse(), Ok(Ports(7777..=7777)));
+        assert_eq!("7777-7780".parse::<Ports>().unwrap().to_string(), "7777-7780");
+        for bad in ["", "0", "70000", "9-3", "a-b", "1-"] {
+            assert!(bad.parse::<Ports>().is_err(), "{bad:?}");
+        }
+        assert_eq!("0-3, 6,2".parse(), Ok(Numbers(vec![0, 1, 2, 3, 6])));
+        assert_eq!(Numbers(vec![0, 1, 2, 6, 8, 9]).to_string(), "0-2,6,8-9");
+        assert!("3-1".parse::<Numbers>().is_err() && "x".parse::<Numbers>().is_err());
+    }
+
+    #[test]
+    fn a_file_says_what_flags_can_say() {
+        let config = Config::from_toml(
+            r#"
+            interface = "eth1"
+            ports = 9000
+            addresses = ["10.0.0.1", "fd00::1"]
+            queues = "0-3"
+            workers = 2
+            cores = "2,3"
+            idle = "spin"
+            on-panic = "restart"
+            zero-copy = "require"
+            [af-xdp]
+            frames = 8192
+            chunk = 4096
+            [sockets]
+            offload = true
+            "#,
+        )
+        .unwrap();
+        assert_eq!(config.interface.as_deref(), Some("eth1"));
+        assert_eq!(config.ports, Ports(9000..=9000));
+        assert_eq!(config.queues, Some(Numbers(vec![0, 1, 2, 3])));
+        assert_eq!((config.idle, config.on_panic), (Some(IdlePolicy::Spin), OnPanic::Restart));
+        assert_eq!((config.af_xdp.frames, config.af_xdp.chunk), (Some(8192), Some(4096)));
+        assert!(config.sockets.offload && !config.require_xdp);
+    }
+
+    #[test]
+    fn a_misspelt_key_is_an_error_that_names_it() {
+        let error = Config::from_toml("quues = \"0-3\"").unwrap_err().to_string();
+        assert!(error.contains("quues") && error.contains("queues"), "{error}");
+    }
+
+    #[test]
+    fn every_default_survives_a_round_trip() {
+        let text = toml::to_string(&Config::default()).unwrap();
+        let back = Config::from_toml(&text).unwrap();
+        assert_eq!(toml::to_string(&back).unwrap(), text);
+    }
+}
