@@ -1,5 +1,6 @@
 //! `volley gen`: send packets, check every answer, report.
 
+use crate::generator::af_xdp::{AfXdpLink, AfXdpOptions};
 use crate::generator::link::Link;
 use crate::generator::live::Live;
 use crate::generator::payload::HEADER_LEN;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use volley_wire::ethernet::Mac;
 
 /// Generate traffic: open loop, on a schedule fixed in advance, every answer checked byte for byte
 ///
@@ -76,13 +78,29 @@ pub struct GenArgs {
     #[arg(long)]
     source: Vec<IpAddr>,
 
-    /// First source port; flows take the ones after it [default: any free ports]
+    /// First source port; flows take the ones after it [default: any free ports; af-xdp: 20000]
     #[arg(long)]
     source_port: Option<u16>,
 
     /// Most packets that leave back to back (1 to 64)
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=64))]
     burst: u16,
+
+    /// Interface to send on (af-xdp) [default: what the route says]
+    #[arg(long)]
+    interface: Option<String>,
+
+    /// Queues to use, as LOW-HIGH (af-xdp) [default: all of the interface]
+    #[arg(long, value_parser = parse_range)]
+    queues: Option<RangeInclusive<usize>>,
+
+    /// MAC to send to (af-xdp) [default: what the kernel knows of the next hop]
+    #[arg(long, value_parser = parse_mac)]
+    mac: Option<Mac>,
+
+    /// Network namespace to run in
+    #[arg(long, value_name = "NAME")]
+    netns: Option<String>,
 
     /// Core to run on
     #[arg(long)]
@@ -113,7 +131,13 @@ enum Asked {
 enum Mode {
     /// Kernel UDP sockets; needs no privileges
     Socket,
+    /// AF_XDP: a socket per queue of the interface, flows spread over them
+    AfXdp,
 }
+
+/// First source port where none is asked for: below the kernel's ephemeral ports (32768 and up on Linux), so that the rule that
+/// redirects the answers takes nothing from the kernel's own sockets.
+const FIRST_PORT: u16 = 20_000;
 
 /// Bytes of a frame that are not payload: Ethernet header, IP header, UDP header, frame check sequence.
 fn overhead(target: &SocketAddr) -> usize {
@@ -122,6 +146,9 @@ fn overhead(target: &SocketAddr) -> usize {
 
 /// Runs `volley gen`.
 pub fn main(args: GenArgs) -> anyhow::Result<()> {
+    if let Some(netns) = &args.netns {
+        volley_xdp::netns::enter(netns)?;
+    }
     if let Some(core) = args.core {
         pin(core)?;
     }
@@ -138,6 +165,7 @@ pub fn main(args: GenArgs) -> anyhow::Result<()> {
         }
         let report = match args.mode {
             Mode::Socket => over_sockets(&args, &live, &stop),
+            Mode::AfXdp => over_af_xdp(&args, &live, &stop),
         };
         live.finish();
         report
@@ -173,6 +201,26 @@ fn over_sockets(args: &GenArgs, live: &Live, stop: &AtomicBool) -> anyhow::Resul
             .notes
             .push(format!("{refused} port unreachable messages: nobody listens on {}", args.target));
     }
+    Ok(report)
+}
+
+fn over_af_xdp(args: &GenArgs, live: &Live, stop: &AtomicBool) -> anyhow::Result<Report> {
+    let plan = plan(args)?;
+    let link = AfXdpLink::open(&AfXdpOptions {
+        target: args.target,
+        interface: args.interface.clone(),
+        queues: args.queues.clone().map(|queues| queues.map(|number| number as u16).collect()),
+        mac: args.mac,
+        sources: args.source.clone(),
+        first_port: args.source_port.unwrap_or(FIRST_PORT),
+        flows: plan.flows(),
+        longest: plan.longest(),
+    })?;
+    let name = link.name().to_owned();
+    let mut generator = Generator::new(link);
+    let mut report = measure(args, "af_xdp", plan, &mut generator, live, stop)?;
+    report.notes.push(name);
+    report.notes.extend(generator.link().notes());
     Ok(report)
 }
 
@@ -287,6 +335,11 @@ fn parse_rate(text: &str) -> anyhow::Result<Asked> {
         Some(number) => Ok(Asked::Rate(Rate::Fixed(number * unit))),
         None => bail!("a number of packets per second above 0 (100000, 100k, 1.5M) or max"),
     }
+}
+
+fn parse_mac(text: &str) -> anyhow::Result<Mac> {
+    let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    bytes.and_then(|bytes| bytes.try_into().ok()).context("six bytes such as 02:00:00:00:00:01")
 }
 
 fn parse_seconds(text: &str) -> anyhow::Result<Duration> {
