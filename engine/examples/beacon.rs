@@ -30,10 +30,10 @@ impl App for Beacon {
 
     fn on_datagram(&mut self, datagram: &mut Datagram<'_>, ctx: &mut Ctx<'_, ()>) {
         let (path, now) = (*datagram.path(), ctx.now().ns);
-        match self.listeners.iter_mut().find(|(known, _)| known.peer() == path.peer()) {
-            Some(known) => *known = (path, now),
-            None if self.listeners.len() < LISTENERS => self.listeners.push((path, now)),
-            None => {}
+        if let Some(known) = self.listeners.iter_mut().find(|(known, _)| known.peer() == path.peer()) {
+            *known = (path, now);
+        } else if self.listeners.len() < LISTENERS {
+            self.listeners.push((path, now));
         }
     }
 

@@ -29,10 +29,12 @@ impl App for Room {
             return datagram.drop(DropReason::AppMalformed);
         }
         // A path may change on its way (queue, MAC): a player is an address.
-        match self.players.iter_mut().find(|player| player.peer() == speaker.peer()) {
-            Some(known) => *known = speaker,
-            None if self.players.len() < PLAYERS => self.players.push(speaker),
-            None => return datagram.reply_with(b"the room is full\n"),
+        if let Some(known) = self.players.iter_mut().find(|player| player.peer() == speaker.peer()) {
+            *known = speaker;
+        } else if self.players.len() < PLAYERS {
+            self.players.push(speaker);
+        } else {
+            return datagram.reply_with(b"the room is full\n");
         }
         for player in self.players.iter().filter(|player| player.peer() != speaker.peer()) {
             // Full or unresolved: this player misses a line, the others do not wait.

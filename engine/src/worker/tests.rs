@@ -336,7 +336,7 @@ fn a_port_that_is_gone_is_named_once_and_left_alone() {
 #[test]
 fn a_panic_in_a_burst_loses_no_frame_and_every_datagram_is_counted() {
     let (mut worker, wire) = worker(None);
-    arrive(&wire, &[b"a"; 20]);
+    arrive(&wire, &[&b"a"[..]; 20]);
     arrive(&wire, &[b"panic", b"", b"b"]);
     let turn = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.turn(at(0))));
     assert!(turn.is_err());
