@@ -19,6 +19,7 @@
 //! | [`foreign`] | who else is on the interface, and taking it over | act unasked |
 //! | `link`, `pin`, `program`, `maps`, `rtnl`, `sys` | one kernel object each | decide |
 //! | [`netns`] | entering a network namespace, and only that | |
+//! | [`blast`] | the in-kernel traffic generator | check the answers' bytes |
 //! | [`object`] | the embedded eBPF object | |
 //!
 //! Attaching needs CAP_NET_ADMIN and CAP_BPF. CAP_SYS_ADMIN adds: naming foreign programs, taking over those
@@ -26,6 +27,7 @@
 #![cfg(target_os = "linux")]
 
 pub mod attach;
+pub mod blast;
 pub mod foreign;
 pub mod inspect;
 mod interface;

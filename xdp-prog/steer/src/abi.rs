@@ -6,7 +6,7 @@
 //! | [`maps::RULES`] | array | half: 0 or 1 | [`RuleTable`] |
 //! | [`maps::SOCKETS`] | XSKMAP | receive queue | AF_XDP socket |
 //! | [`maps::COUNTERS`] | per-CPU array | 0 | [`Counters`] |
-//! | [`maps::BLAST`] | per-CPU array | 0 | [`Blast`](crate::blast::Blast) |
+//! | [`maps::BLASTS`] | per-CPU array | 0 | [`Blast`](crate::blast::Blast) |
 //! | [`maps::EXPECT`] | array | 0 | [`Expect`](crate::blast::Expect) |
 //! | [`maps::ANSWERS`] | per-CPU array | 0 | [`Answers`](crate::blast::Answers) |
 //!
@@ -51,7 +51,7 @@ pub mod maps {
     /// Verdict counters per CPU.
     pub const COUNTERS: &str = "volley_counters";
     /// What the generator sends.
-    pub const BLAST: &str = "volley_blasts";
+    pub const BLASTS: &str = "volley_blasts";
     /// Which packets the generator counts as answers.
     pub const EXPECT: &str = "volley_expect";
     /// Answers the generator has counted.

@@ -32,7 +32,7 @@ impl Stamp {
     pub const SEQUENCE_BITS: u32 = 48;
 }
 
-/// Value of [`maps::BLAST`](crate::abi::maps::BLAST), one per CPU: what that CPU sends next.
+/// Value of [`maps::BLASTS`](crate::abi::maps::BLASTS), one per CPU: what that CPU sends next.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Blast {

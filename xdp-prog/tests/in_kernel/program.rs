@@ -1,0 +1,142 @@
+//! `volley_steer`, loaded for testing.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use aya::maps::{Array, MapData, PerCpuArray, XskMap};
+use aya::programs::Xdp;
+use aya::{Ebpf, TestRun, TestRunOptions};
+use volley_steer::Verdict;
+use volley_steer::abi::{COUNTER_SLOTS, Control, Counter, RuleTable, maps, programs};
+use volley_testlab::{cannot_run, require_root};
+use zerocopy::{IntoBytes, transmute};
+
+use crate::fixtures::Outcome;
+
+/// Bytes of an Ethernet header: the kernel runs no program on less.
+pub const LEAST_FRAME: usize = 14;
+
+/// The objects to test: name and bytes. Empty when the test cannot run here at all.
+pub fn objects() -> Vec<(&'static str, &'static [u8])> {
+    let mut objects = Vec::new();
+    if !require_root() {
+        return objects;
+    }
+    objects.push(("committed", volley_xdp::object::OBJECT));
+    match rebuilt() {
+        Ok(bytes) => objects.push(("rebuilt", bytes)),
+        Err(why) => {
+            cannot_run(&format!("with a rebuilt object: {why}"));
+        }
+    }
+    objects
+}
+
+/// The object as the toolchain of this machine builds it now; built once per test run.
+fn rebuilt() -> Result<&'static [u8], String> {
+    static REBUILT: OnceLock<Result<Vec<u8>, String>> = OnceLock::new();
+    let built = REBUILT.get_or_init(|| {
+        let object = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("rebuilt.bpf.o");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/build-object");
+        let output = Command::new(script).arg(&object).output().map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        std::fs::read(&object).map_err(|error| error.to_string())
+    });
+    built.as_deref().map_err(Clone::clone)
+}
+
+/// The loaded program with its maps, and a socket to redirect to.
+pub struct Program {
+    object: Ebpf,
+    control: Array<MapData, [u32; 2]>,
+    rules: Array<MapData, [u8; size_of::<RuleTable>()]>,
+    sockets: XskMap<MapData>,
+    counters: PerCpuArray<MapData, [u64; COUNTER_SLOTS]>,
+    socket: OwnedFd,
+    bound: bool,
+}
+
+impl Program {
+    /// Loads it, without any rule and without a socket.
+    pub fn load(object: &[u8]) -> Program {
+        let mut object = Ebpf::load(object).expect("the object loads");
+        let mut map = |name| object.take_map(name).unwrap_or_else(|| panic!("the object has a map {name}"));
+        let control = map(maps::CONTROL).try_into().expect("the control map is an array");
+        let rules = map(maps::RULES).try_into().expect("the rules map is an array");
+        let sockets = map(maps::SOCKETS).try_into().expect("the sockets map is an XSKMAP");
+        let counters = map(maps::COUNTERS).try_into().expect("the counters map is a per-CPU array");
+        let program: &mut Xdp =
+            object.program_mut(programs::STEER).expect("steer").try_into().expect("XDP");
+        program.load().expect("the verifier takes the program");
+        // SAFETY: a system call without pointers; what it returns is checked, and nobody else owns it.
+        let socket = unsafe {
+            let fd = libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
+            assert!(fd >= 0, "AF_XDP socket: {}", std::io::Error::last_os_error());
+            OwnedFd::from_raw_fd(fd)
+        };
+        Program { object, control, rules, sockets, counters, socket, bound: false }
+    }
+
+    /// Writes one half of the rules.
+    pub fn set_rules(&mut self, half: u32, table: &RuleTable) {
+        let bytes: &[u8; size_of::<RuleTable>()] = table.as_bytes().try_into().expect("its own size");
+        self.rules.set(half, bytes, 0).expect("rules are written");
+    }
+
+    /// Selects the half that is read.
+    pub fn set_generation(&mut self, generation: u32) {
+        let control: [u32; 2] = transmute!(Control { abi_version: 0, generation });
+        self.control.set(0, control, 0).expect("the generation is written");
+    }
+
+    /// Runs the program on a frame of at least [`LEAST_FRAME`] bytes, with or without a socket on queue 0, which
+    /// is the queue of every test run. Panics unless exactly one counter rose, by one.
+    pub fn run(&mut self, socket: bool, frame: &[u8]) -> Outcome {
+        if socket && !self.bound {
+            self.sockets.set(0, self.socket.as_raw_fd(), 0).expect("the socket is set");
+        } else if !socket && self.bound {
+            self.sockets.unset(0).expect("the socket is taken away");
+        }
+        self.bound = socket;
+        let before = self.counters();
+        let verdict = match self.action(frame) {
+            1 => Verdict::Drop,
+            2 => Verdict::Pass,
+            4 => Verdict::Redirect,
+            other => panic!("XDP action {other}"),
+        };
+        let after = self.counters();
+        let rose: Vec<Counter> = (0..COUNTER_SLOTS)
+            .flat_map(|slot| {
+                let counter = Counter::ALL.get(slot).unwrap_or_else(|| {
+                    assert_eq!(after[slot], before[slot], "slot {slot} belongs to no counter");
+                    &Counter::Runt
+                });
+                vec![*counter; (after[slot] - before[slot]) as usize]
+            })
+            .collect();
+        let [counter] = rose[..] else { panic!("counted {rose:?}, not one") };
+        (verdict, counter)
+    }
+
+    fn action(&mut self, frame: &[u8]) -> u32 {
+        let program: &mut Xdp =
+            self.object.program_mut(programs::STEER).expect("steer").try_into().expect("XDP");
+        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+        program.test_run(options).expect("the program runs").return_value
+    }
+
+    fn counters(&self) -> [u64; COUNTER_SLOTS] {
+        let mut sum = [0; COUNTER_SLOTS];
+        for cpu in self.counters.get(&0, 0).expect("the counters are read").iter() {
+            for (total, value) in sum.iter_mut().zip(cpu) {
+                *total += value;
+            }
+        }
+        sum
+    }
+}
