@@ -1,6 +1,7 @@
 //! `volley run`: an engine with one of the built-in apps.
 
-use crate::app::{Echo, Sink};
+use crate::app::{App, Ctx, Echo, Sink};
+use crate::datagram::Datagram;
 use crate::engine::config::{Attach, Io, Numbers, OnPanic, Ports, Unbound, ZeroCopy};
 use crate::engine::{Config, Engine, Notice, Report};
 use crate::worker::IdlePolicy;
@@ -139,6 +140,21 @@ enum AppName {
     Echo,
     /// Takes every datagram, answers none
     Sink,
+    /// An echo that panics when it is told to, to see what --on-panic does
+    #[value(hide = true)]
+    Fragile,
+}
+
+/// See [`AppName::Fragile`].
+struct Fragile;
+
+impl App for Fragile {
+    type Msg = ();
+
+    fn on_datagram(&mut self, datagram: &mut Datagram<'_>, _: &mut Ctx<'_, ()>) {
+        assert!(datagram.payload() != b"panic", "a datagram said so");
+        datagram.reply(datagram.payload().len());
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -228,6 +244,7 @@ pub fn main(args: RunArgs) -> anyhow::Result<()> {
     let engine = match args.app {
         AppName::Echo => Engine::start(config, |_| Echo)?,
         AppName::Sink => Engine::start(config, |_| Sink)?,
+        AppName::Fragile => Engine::start(config, |_| Fragile)?,
     };
     // Whoever waits for this line (a script, a test) may send from now on.
     eprintln!("volley: ready: {what}{on}, {}", engine.description());
