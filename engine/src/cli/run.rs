@@ -266,7 +266,7 @@ pub fn main(args: RunArgs) -> anyhow::Result<()> {
     let report = engine.stop().context("the control thread panicked: there is no report")?;
     print(&report, args.report.as_deref())?;
     if let Some(trouble) = trouble {
-        bail!("{trouble}");
+        bail!("stopped: {trouble}");
     }
     Ok(())
 }

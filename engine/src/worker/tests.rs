@@ -325,7 +325,7 @@ fn a_port_that_is_gone_is_named_once_and_left_alone() {
     let (mut worker, wire) = worker(None);
     wire.lock().unwrap().deadline = Some(7);
     assert_eq!((worker.failed_port(), worker.next_deadline()), (None, Some(7)));
-    wire.lock().unwrap().failure = Some("unplugged".into());
+    wire.lock().unwrap().failure = Some("queue: unplugged".into());
     assert_eq!(worker.failed_port(), Some((0, "queue: unplugged".into())));
     assert_eq!((worker.failed_port(), worker.next_deadline()), (None, None));
     arrive(&wire, &[b"a"]);
@@ -395,7 +395,7 @@ fn the_loop_sleeps_wakes_drains_and_publishes() {
     assert_eq!(board.ports[0].get().datagrams.answered, 1);
     other.post(WorkerId(0), Msg::Say("hello")).unwrap();
     wait("the message", &|| board.turns.get().posts == 1);
-    wire.lock().unwrap().failure = Some("unplugged".into());
+    wire.lock().unwrap().failure = Some("queue: unplugged".into());
     wait("the failure", &|| {
         board.turns.get().turns > 0 && Arc::strong_count(&wire) > 0 && {
             std::thread::sleep(std::time::Duration::from_millis(150));

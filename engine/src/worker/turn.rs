@@ -251,7 +251,7 @@ impl<A: App> Worker<A> {
         for (index, (port, gone)) in ports.filter(|(_, (_, gone))| !**gone) {
             if let Some(reason) = port.failure() {
                 *gone = true;
-                return Some((index, format!("{}: {reason}", port.name())));
+                return Some((index, reason));
             }
         }
         None

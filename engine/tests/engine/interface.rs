@@ -60,7 +60,11 @@ fn an_interface_that_is_removed_ends_the_engine_with_a_failure_that_says_so() {
         lab.engine().exec(["ip", "link", "del", lab.engine_if()]);
         let ended = engine.ended();
         assert_eq!(ended.code, Some(1), "{}", ended.said);
-        assert!(ended.said.contains(lab.engine_if()) && ended.said.contains("gone"), "{}", ended.said);
+        assert!(
+            ended.said.contains(lab.engine_if()) && ended.said.contains("the interface was removed"),
+            "{}",
+            ended.said
+        );
         assert_eq!(ended.report["total"]["ledger_balances"], true, "{:#}", ended.report);
         assert_eq!(ended.report["total"]["ledger"]["app"], 0, "{:#}", ended.report);
         assert!(ended.total("answered") >= 4, "{:#}", ended.report);
