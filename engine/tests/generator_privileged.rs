@@ -4,7 +4,8 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use volley::generator::af_xdp::{AfXdpLink, AfXdpOptions, OpenError};
+use volley::generator::af_xdp::{AfXdpLink, OpenError};
+use volley::generator::approach::{ApproachError, Wanted};
 use volley::generator::live::Live;
 use volley::generator::plan::Plan;
 use volley::generator::run::Limits;
@@ -40,11 +41,10 @@ fn with_echo<T: Send>(
     })
 }
 
-fn options(target: &str, flows: usize) -> AfXdpOptions {
-    AfXdpOptions {
+fn wanted(target: &str, flows: usize) -> Wanted {
+    Wanted {
         target: SocketAddr::new(target.parse().unwrap(), PORT),
         interface: None,
-        queues: None,
         mac: None,
         sources: Vec::new(),
         first_port: 20_000,
@@ -66,7 +66,7 @@ fn load(flows: u32) -> Load {
 }
 
 fn run(target: &str, flows: u32) -> (volley::generator::session::Outcome, Vec<String>) {
-    let mut generator = Generator::new(AfXdpLink::open(&options(target, flows as usize)).unwrap());
+    let mut generator = Generator::new(AfXdpLink::open(&wanted(target, flows as usize), None).unwrap());
     let outcome = generator.measure(&load(flows), &Live::default(), &AtomicBool::new(false)).unwrap();
     (outcome, generator.link().notes())
 }
@@ -110,8 +110,8 @@ fn af_xdp_an_address_of_this_host_is_refused_with_the_remedy() {
         return;
     }
     let lab = Lab::new(1);
-    let error = lab.peer().run(|| AfXdpLink::open(&options("10.77.0.2", 1)).err().unwrap());
-    assert!(matches!(error, OpenError::Local(_)), "{error}");
-    let unreachable = lab.peer().run(|| AfXdpLink::open(&options("192.0.2.1", 1)).err().unwrap());
+    let error = lab.peer().run(|| AfXdpLink::open(&wanted("10.77.0.2", 1), None).err().unwrap());
+    assert!(matches!(error, OpenError::Approach(ApproachError::Local(_))), "{error}");
+    let unreachable = lab.peer().run(|| AfXdpLink::open(&wanted("192.0.2.1", 1), None).err().unwrap());
     assert!(unreachable.to_string().contains("no route to 192.0.2.1"), "{unreachable}");
 }

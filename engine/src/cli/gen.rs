@@ -1,6 +1,8 @@
 //! `volley gen`: send packets, check every answer, report.
 
-use crate::generator::af_xdp::{AfXdpLink, AfXdpOptions};
+use crate::generator::af_xdp::AfXdpLink;
+use crate::generator::approach::{Approach, Wanted};
+use crate::generator::blast;
 use crate::generator::link::Link;
 use crate::generator::live::Live;
 use crate::generator::payload::HEADER_LEN;
@@ -8,6 +10,7 @@ use crate::generator::plan::Plan;
 use crate::generator::report::Report;
 use crate::generator::run::Limits;
 use crate::generator::schedule::Rate;
+use crate::generator::session::Outcome;
 use crate::generator::socket::SocketLink;
 use crate::generator::{Generator, Load};
 use anyhow::{Context, bail, ensure};
@@ -78,7 +81,7 @@ pub struct GenArgs {
     #[arg(long)]
     source: Vec<IpAddr>,
 
-    /// First source port; flows take the ones after it [default: any free ports; af-xdp: 20000]
+    /// First source port; flows take the ones after it [default: any free ports; af-xdp, blast: 20000]
     #[arg(long)]
     source_port: Option<u16>,
 
@@ -86,7 +89,7 @@ pub struct GenArgs {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=64))]
     burst: u16,
 
-    /// Interface to send on (af-xdp) [default: what the route says]
+    /// Interface to send on (af-xdp, blast) [default: what the route says]
     #[arg(long)]
     interface: Option<String>,
 
@@ -94,7 +97,7 @@ pub struct GenArgs {
     #[arg(long, value_parser = parse_range)]
     queues: Option<RangeInclusive<usize>>,
 
-    /// MAC to send to (af-xdp) [default: what the kernel knows of the next hop]
+    /// MAC to send to (af-xdp, blast) [default: what the kernel knows of the next hop]
     #[arg(long, value_parser = parse_mac)]
     mac: Option<Mac>,
 
@@ -133,6 +136,8 @@ enum Mode {
     Socket,
     /// AF_XDP: a socket per queue of the interface, flows spread over them
     AfXdp,
+    /// From inside the kernel: the most packets one core can send. Answers are counted and dropped by XDP, not verified
+    Blast,
 }
 
 /// First source port where none is asked for: below the kernel's ephemeral ports (32768 and up on Linux), so that the rule that
@@ -166,6 +171,7 @@ pub fn main(args: GenArgs) -> anyhow::Result<()> {
         let report = match args.mode {
             Mode::Socket => over_sockets(&args, &live, &stop),
             Mode::AfXdp => over_af_xdp(&args, &live, &stop),
+            Mode::Blast => from_the_kernel(&args, &live, &stop),
         };
         live.finish();
         report
@@ -204,24 +210,40 @@ fn over_sockets(args: &GenArgs, live: &Live, stop: &AtomicBool) -> anyhow::Resul
     Ok(report)
 }
 
-fn over_af_xdp(args: &GenArgs, live: &Live, stop: &AtomicBool) -> anyhow::Result<Report> {
-    let plan = plan(args)?;
-    let link = AfXdpLink::open(&AfXdpOptions {
+fn wanted(args: &GenArgs, plan: &Plan) -> Wanted {
+    Wanted {
         target: args.target,
         interface: args.interface.clone(),
-        queues: args.queues.clone().map(|queues| queues.map(|number| number as u16).collect()),
         mac: args.mac,
         sources: args.source.clone(),
         first_port: args.source_port.unwrap_or(FIRST_PORT),
         flows: plan.flows(),
         longest: plan.longest(),
-    })?;
+    }
+}
+
+fn over_af_xdp(args: &GenArgs, live: &Live, stop: &AtomicBool) -> anyhow::Result<Report> {
+    let plan = plan(args)?;
+    let queues = args.queues.clone().map(|queues| queues.map(|number| number as u16).collect());
+    let link = AfXdpLink::open(&wanted(args, &plan), queues)?;
     let name = link.name().to_owned();
     let mut generator = Generator::new(link);
     let mut report = measure(args, "af_xdp", plan, &mut generator, live, stop)?;
     report.notes.push(name);
     report.notes.extend(generator.link().notes());
     Ok(report)
+}
+
+fn from_the_kernel(args: &GenArgs, live: &Live, stop: &AtomicBool) -> anyhow::Result<Report> {
+    let plan = plan(args)?;
+    ensure!(
+        args.rate == Asked::Rate(Rate::Max),
+        "blast mode sends as fast as it can: give --rate max, or use --mode af-xdp for a rate"
+    );
+    ensure!(plan.shortest() == plan.longest(), "blast mode sends packets of one size: give no range");
+    let approach = Approach::find(&wanted(args, &plan))?;
+    let outcome = blast::run(approach, plan.longest(), &limits(args), live, stop)?;
+    Ok(report(args, "blast", &plan, Rate::Max, outcome))
 }
 
 /// Searches the ceiling if the rate is a part of it, then measures.
@@ -254,19 +276,27 @@ fn measure<L: Link>(
         }
     };
     let outcome = generator.measure(&load, live, stop).with_context(|| format!("{mode} mode"))?;
-    Ok(Report {
+    Ok(Report { ceiling, ..report(args, mode, &load.plan, load.rate, outcome) })
+}
+
+fn report(args: &GenArgs, mode: &'static str, plan: &Plan, rate: Rate, outcome: Outcome) -> Report {
+    Report {
         mode,
         target: args.target.to_string(),
-        flows: load.plan.flows(),
-        payload_bytes: (load.plan.shortest(), load.plan.longest()),
-        rate_pps: match load.rate {
+        flows: plan.flows(),
+        payload_bytes: (plan.shortest(), plan.longest()),
+        rate_pps: match rate {
             Rate::Fixed(pps) => Some(pps),
             Rate::Max => None,
         },
-        ceiling,
+        ceiling: None,
         outcome,
         notes: Vec::new(),
-    })
+    }
+}
+
+fn limits(args: &GenArgs) -> Limits {
+    Limits { warmup: args.warmup, duration: args.duration, count: args.count, linger: args.linger }
 }
 
 fn plan(args: &GenArgs) -> anyhow::Result<Plan> {

@@ -1,17 +1,14 @@
-//! Opens the AF_XDP way to a target: route, sockets on every queue, and the rule that brings the answers back.
+//! Opens the AF_XDP way to a target: sockets on every queue, and the rule that brings the answers back.
 
+use super::approach::{Approach, ApproachError, Wanted};
 use super::frames::FrameLink;
 use super::link::Link;
-use super::route::{self, RouteError};
 use super::session::Session;
-use super::template::{Ends, EndsError, Templates, headers_len};
-use crate::host;
+use super::template::{EndsError, Templates, headers_len};
 use crate::port::Port;
 use crate::port::af_xdp::{AfXdp, AfXdpConfig, AfXdpError};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use thiserror::Error;
-use volley_wire::ethernet::Mac;
 use volley_xdp::{Action, AttachError, AttachOptions, Prefix, Protocol, Rule, RuleError, SocketError};
 use volley_xdp::{Steering, Unbound};
 
@@ -20,51 +17,19 @@ const OWNER: &str = "gen";
 /// Addresses a rule can name; with more sources it names none and takes the ports on every address.
 const RULE_ADDRESSES: usize = 4;
 
-/// What to open.
-#[derive(Clone, Debug)]
-pub struct AfXdpOptions {
-    /// Where the packets go.
-    pub target: SocketAddr,
-    /// The interface; `None` takes the route's.
-    pub interface: Option<String>,
-    /// Queues; `None` takes all of the interface's.
-    pub queues: Option<Vec<u16>>,
-    /// The next hop's MAC; `None` asks the kernel.
-    pub mac: Option<Mac>,
-    /// Source addresses; empty takes the route's.
-    pub sources: Vec<IpAddr>,
-    /// The first source port.
-    pub first_port: u16,
-    /// Flows.
-    pub flows: usize,
-    /// Bytes of the longest payload.
-    pub longest: usize,
-}
-
 /// Why the way cannot be opened.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// No route, or no MAC.
+    /// The way to the target.
     #[error(transparent)]
-    Route(#[from] RouteError),
-    /// The interface cannot be looked up.
-    #[error("interface {interface}: {error}")]
-    Interface {
-        /// Its name.
-        interface: String,
-        /// Why.
-        error: io::Error,
-    },
-    /// The target is this host.
-    #[error("{0} is an address of this host, which no interface leads to: use --mode socket, or --netns")]
-    Local(IpAddr),
-    /// A packet is longer than the interface or a frame takes.
-    #[error("{longest} bytes of payload do not fit {what}: the most is {most}")]
+    Approach(#[from] ApproachError),
+    /// A packet is longer than a frame.
+    #[error(
+        "{longest} bytes of payload do not fit a frame of {CHUNK_MOST} bytes: choose at most {most}, or --mode socket"
+    )]
     TooLong {
         /// What was asked.
         longest: usize,
-        /// What is too small.
-        what: String,
         /// What fits.
         most: usize,
     },
@@ -85,6 +50,9 @@ pub enum OpenError {
     Socket(#[from] SocketError),
 }
 
+/// Bytes of the longest frame the kernel takes, see [`AfXdpConfig::chunk`].
+const CHUNK_MOST: u32 = 4096;
+
 /// Frames over AF_XDP, and the program that brings their answers.
 pub struct AfXdpLink {
     // Dropped in this order: the rule goes before the sockets it redirects to.
@@ -94,54 +62,31 @@ pub struct AfXdpLink {
 }
 
 impl AfXdpLink {
-    /// Opens the sockets, attaches the steering program (or uses the pinned one) and claims the source ports.
+    /// Opens sockets on `queues` (`None`: all of the interface's), attaches the steering program (or uses the pinned one) and claims the source ports.
     ///
     /// # Errors
     /// See [`OpenError`]; nothing is left behind then.
-    pub fn open(options: &AfXdpOptions) -> Result<AfXdpLink, OpenError> {
-        let AfXdpOptions { target, longest, .. } = *options;
-        let route = route::find(target.ip())?;
-        if route.source == target.ip() {
-            return Err(OpenError::Local(target.ip()));
+    pub fn open(wanted: &Wanted, queues: Option<Vec<u16>>) -> Result<AfXdpLink, OpenError> {
+        let Approach { link, ends } = Approach::find(wanted)?;
+        let queues = queues.unwrap_or_else(|| (0..link.queues.unwrap_or(1) as u16).collect());
+        let mut config = AfXdpConfig::new(&link.name, queues);
+        let headers = headers_len(ends.target.is_ipv4());
+        if headers + wanted.longest > config.packet_room() as usize {
+            config.chunk = CHUNK_MOST;
         }
-        let interface = options.interface.clone().unwrap_or_else(|| route.interface.clone());
-        let link = host::link::Link::find(&interface)
-            .map_err(|error| OpenError::Interface { interface: interface.clone(), error })?;
-        let headers = headers_len(target.is_ipv4());
-        let fits = |room: usize, what: &str| match room.checked_sub(headers) {
-            Some(most) if longest <= most => Ok(()),
-            most => Err(OpenError::TooLong { longest, what: what.into(), most: most.unwrap_or(0) }),
-        };
-        // The MTU does not count the Ethernet header.
-        fits(link.mtu as usize + 14, &format!("the MTU {} of {interface}", link.mtu))?;
-
-        let queues =
-            options.queues.clone().unwrap_or_else(|| (0..link.queues.unwrap_or(1) as u16).collect());
-        let mut config = AfXdpConfig::new(&interface, queues);
-        if headers + longest > config.packet_room() as usize {
-            config.chunk = 4096;
+        let most = config.packet_room() as usize - headers;
+        if wanted.longest > most {
+            return Err(OpenError::TooLong { longest: wanted.longest, most });
         }
-        fits(config.packet_room() as usize, "a frame of 4096 bytes")?;
-        let sources = if options.sources.is_empty() { vec![route.source] } else { options.sources.clone() };
-        let addresses = match sources.len() {
-            0..=RULE_ADDRESSES => sources.iter().copied().map(Prefix::from).collect(),
+        let addresses = match ends.sources.len() {
+            0..=RULE_ADDRESSES => ends.sources.iter().copied().map(Prefix::from).collect(),
             _ => Vec::new(),
         };
-        let target_mac = match options.mac {
-            Some(mac) => mac,
-            None => route.resolve()?,
-        };
-        let templates = Templates::new(Ends {
-            target,
-            target_mac,
-            sources,
-            source_mac: link.mac,
-            first_port: options.first_port,
-            flows: options.flows,
-        })?;
+        let templates = Templates::new(ends)?;
 
         let port = AfXdp::open(&config)?;
-        let steering = Steering::attach(&AttachOptions { interface, ..AttachOptions::default() })?;
+        let steering =
+            Steering::attach(&AttachOptions { interface: link.name, ..AttachOptions::default() })?;
         for (queue, socket) in port.sockets() {
             steering.bind_socket(queue.into(), socket)?;
         }

@@ -17,14 +17,17 @@
 //! | [`latency`] | histograms in ns | |
 //! | [`session`] | the four above as one measurement, driven by bytes and time | touch the kernel |
 //! | [`link`], [`socket`], [`frames`] | carry a session's packets | judge their payload |
-//! | [`af_xdp`] | opens sockets, rule and route for frames | send |
+//! | [`af_xdp`] | opens sockets and rule for frames | send |
+//! | [`blast`] | sends from inside the kernel, counts answers | verify bytes |
 //! | [`template`] | headers of packets that go out as frames | share code with the net layer |
-//! | [`route`] | interface, source address, MAC of the next hop | send the load |
+//! | [`approach`], [`route`] | interface, source address, MAC of the next hop | send the load |
 //! | [`run`] | the loop: spin, send, receive, stop | allocate |
 //! | [`ceiling`] | searches the highest rate without loss | send |
 //! | [`report`] | table and JSON | |
 
 pub mod af_xdp;
+pub mod approach;
+pub mod blast;
 pub mod ceiling;
 pub mod frames;
 pub mod latency;

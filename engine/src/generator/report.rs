@@ -12,7 +12,7 @@ use tabled::settings::{Alignment, Style};
 /// The result of one run of the generator. The JSON has these names; they are stable.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// `socket` or `af_xdp`.
+    /// `socket`, `af_xdp` or `blast`.
     pub mode: &'static str,
     /// Where the packets went.
     pub target: String,
@@ -87,7 +87,7 @@ impl fmt::Display for Report {
         ] {
             table.push_record([name.to_string(), grouped(count), String::new()]);
         }
-        writeln!(f, "{}", right(table))?;
+        write!(f, "{}", right(table))?;
 
         let mut table = Builder::default();
         table.push_record(["", "p50", "p90", "p99", "p99.9", "max"]);
@@ -96,11 +96,14 @@ impl fmt::Display for Report {
             ("round trip, from actual send", latency_uncorrected),
             ("generator's own lateness", lateness),
         ];
-        for (name, Summary { p50_ns, p90_ns, p99_ns, p999_ns, max_ns, .. }) in rows {
+        for (name, summary) in rows {
+            let Summary { p50_ns, p90_ns, p99_ns, p999_ns, max_ns, .. } = summary;
             let times = [p50_ns, p90_ns, p99_ns, p999_ns, max_ns].map(|ns| time(*ns));
             table.push_record(std::iter::once(name.to_string()).chain(times));
         }
-        write!(f, "{}", right(table))?;
+        if lateness.count > 0 {
+            write!(f, "\n{}", right(table))?;
+        }
         for note in &self.notes {
             write!(f, "\nnote: {note}")?;
         }
