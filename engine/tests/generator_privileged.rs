@@ -5,7 +5,8 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use volley::generator::af_xdp::{AfXdpLink, OpenError};
-use volley::generator::approach::{ApproachError, Wanted};
+use volley::generator::approach::{Approach, ApproachError, Wanted};
+use volley::generator::blast;
 use volley::generator::live::Live;
 use volley::generator::plan::Plan;
 use volley::generator::run::Limits;
@@ -114,4 +115,66 @@ fn af_xdp_an_address_of_this_host_is_refused_with_the_remedy() {
     assert!(matches!(error, OpenError::Approach(ApproachError::Local(_))), "{error}");
     let unreachable = lab.peer().run(|| AfXdpLink::open(&wanted("192.0.2.1", 1), None).err().unwrap());
     assert!(unreachable.to_string().contains("no route to 192.0.2.1"), "{unreachable}");
+}
+
+#[test]
+fn blast_answers_are_counted_and_everything_is_taken_off_again() {
+    if !require_root() {
+        return;
+    }
+    let lab = Lab::new(1);
+    for target in ["10.77.0.1", "fd77::1"] {
+        let limits = Limits {
+            warmup: Duration::ZERO,
+            duration: Duration::from_secs(60),
+            // Few enough for the echo's receive buffer.
+            count: Some(50),
+            linger: Duration::from_millis(500),
+        };
+        let work = || {
+            let approach = Approach::find(&wanted(target, 4)).unwrap();
+            blast::run(approach, 18, &limits, &Live::default(), &AtomicBool::new(false)).unwrap()
+        };
+        let counts = with_echo(&lab, |_, _| {}, work).counts;
+        assert_eq!((counts.sent, counts.received), (50, 50), "{target}");
+        assert_eq!((counts.lost, counts.corrupted), (0, 0));
+    }
+    let links = lab.peer().exec(["ip", "link", "show", "dev", lab.peer_if()]);
+    assert!(!links.contains("xdp"), "{links}");
+}
+
+#[test]
+fn blast_ends_on_time_and_when_told() {
+    if !require_root() {
+        return;
+    }
+    let lab = Lab::new(1);
+    let forever = Limits {
+        warmup: Duration::ZERO,
+        duration: Duration::from_secs(3600),
+        count: None,
+        linger: Duration::ZERO,
+    };
+    let short =
+        Limits { warmup: Duration::from_millis(50), duration: Duration::from_millis(200), ..forever };
+    let never = AtomicBool::new(false);
+    let (ended, stopped) = lab.peer().run(|| {
+        let approach = Approach::find(&wanted("10.77.0.1", 1)).unwrap();
+        let ended = blast::run(approach.clone(), 18, &short, &Live::default(), &never).unwrap();
+        let (stop, live) = (AtomicBool::new(false), Live::default());
+        let stopped = std::thread::scope(|scope| {
+            let run = scope.spawn(|| blast::run(approach, 18, &forever, &live, &stop));
+            while live.sent() == 0 && !run.is_finished() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            stop.store(true, Ordering::Relaxed);
+            run.join().unwrap().unwrap()
+        });
+        (ended, stopped)
+    });
+    // Nobody listens, so nothing is answered.
+    for outcome in [ended, stopped] {
+        assert!(outcome.counts.sent > 0);
+        assert_eq!((outcome.counts.received, outcome.counts.lost), (0, outcome.counts.sent));
+    }
 }

@@ -194,12 +194,14 @@ impl Blaster {
     /// Sends `packets` packets as fast as the kernel can and returns when they are handed to the driver. What
     /// the driver then drops is in the interface's own counters (`tx_dropped`), not here.
     ///
-    /// The calling thread's CPU does the work; on veth it does the peer's receive work too.
-    pub fn burst(&mut self, packets: u32) -> Result<(), BlastError> {
+    /// The calling thread's CPU does the work; on veth it does the peer's receive work too. Each call ends with a grace period
+    /// of the kernel's, some 10 ms, so few long calls send more than many short ones; a signal to the thread ends one early.
+    pub fn burst(&self, packets: u32) -> Result<(), BlastError> {
         if packets == 0 {
             return Ok(()); // the kernel would take 0 for 1
         }
-        let program: &mut Xdp = program(&mut self.object, programs::BLAST)?;
+        let program = self.object.program(programs::BLAST).ok_or(ProgramError::UnexpectedProgramType)?;
+        let program: &Xdp = program.try_into()?;
         let run = program.test_run(TestRunOptions {
             data_in: Some(&self.template),
             ctx_in: Some(self.context.as_bytes()),

@@ -23,6 +23,11 @@ impl Live {
         self.wrong.store(counts.corrupted + counts.duplicated, Ordering::Relaxed);
     }
 
+    /// Packets sent so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
     /// Ends [`Live::print_progress`].
     pub fn finish(&self) {
         self.done.store(true, Ordering::Relaxed);
@@ -40,7 +45,7 @@ impl Live {
             if gap < Duration::from_secs(1) {
                 continue;
             }
-            let after = (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed));
+            let after = (self.sent(), self.received.load(Ordering::Relaxed));
             // Each measurement, and the end of a warm-up, begins again at 0.
             let pps =
                 |after: u64, before| after.checked_sub(before).unwrap_or(after) as f64 / gap.as_secs_f64();
