@@ -1,6 +1,8 @@
 //! The `volley` command line. One file per subcommand; each parses, calls the library and prints.
 
 #[cfg(target_os = "linux")]
+mod doctor;
+#[cfg(target_os = "linux")]
 mod r#gen;
 #[cfg(target_os = "linux")]
 mod load;
@@ -25,6 +27,8 @@ enum Command {
     #[cfg(target_os = "linux")]
     Run(run::RunArgs),
     #[cfg(target_os = "linux")]
+    Doctor(doctor::DoctorArgs),
+    #[cfg(target_os = "linux")]
     Status(status::StatusArgs),
     #[cfg(target_os = "linux")]
     Gen(r#gen::GenArgs),
@@ -43,6 +47,8 @@ pub fn main() -> ExitCode {
     let outcome: anyhow::Result<()> = match cli.command {
         #[cfg(target_os = "linux")]
         Command::Run(args) => run::main(args),
+        #[cfg(target_os = "linux")]
+        Command::Doctor(args) => doctor::main(&args),
         #[cfg(target_os = "linux")]
         Command::Status(args) => status::main(args),
         #[cfg(target_os = "linux")]

@@ -8,7 +8,7 @@ use volley_wire::ethernet::Mac;
 /// `ETHTOOL_GCHANNELS` of linux/ethtool.h.
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 /// `SIOCETHTOOL` of linux/sockios.h.
-const SIOCETHTOOL: libc::c_ulong = 0x8946;
+pub(super) const SIOCETHTOOL: libc::c_ulong = 0x8946;
 
 /// One interface of the calling thread's network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl Link {
     }
 }
 
-fn request_for(name: &str) -> io::Result<libc::ifreq> {
+pub(super) fn request_for(name: &str) -> io::Result<libc::ifreq> {
     if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.bytes().any(|b| b == 0) {
         return Err(io::Error::from_raw_os_error(libc::ENODEV));
     }

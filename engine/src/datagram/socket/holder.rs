@@ -1,33 +1,18 @@
 //! Who holds a UDP port: /proc/net/udp names the socket's inode, /proc/PID/fd the process that has it open.
 
-use std::fs;
+use crate::host::Tree;
+use crate::host::process::{Holder, holder_of_socket};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
 
-/// A process that has a socket open.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// Its process identifier.
-    pub pid: u32,
-    /// Its name, as in /proc/PID/comm.
-    pub name: String,
-}
-
-impl std::fmt::Display for Holder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} (pid {})", self.name, self.pid)
-    }
-}
-
-/// The process that holds a UDP socket in the way of binding `address`, as far as `proc` (/proc) shows it to us.
+/// The process that holds a UDP socket in the way of binding `address`, as far as /proc shows it to us.
 ///
 /// `None` too when the socket is another user's, another container's, or the kernel's own.
-pub fn udp_holder(proc: &Path, address: SocketAddr) -> Option<Holder> {
+pub fn udp_holder(tree: &Tree, address: SocketAddr) -> Option<Holder> {
     // Of the thread, whose network namespace may differ from its process's.
-    let tables = ["thread-self/net/udp", "thread-self/net/udp6"].map(|table| proc.join(table));
-    let sockets = tables.iter().flat_map(|table| sockets(&fs::read_to_string(table).unwrap_or_default()));
+    let tables = ["udp", "udp6"].map(|table| tree.text(&format!("proc/thread-self/net/{table}")));
+    let sockets = tables.iter().flatten().flat_map(|table| sockets(table));
     let in_the_way: Vec<_> = sockets.filter(|(bound, _)| collide(*bound, address)).collect();
-    in_the_way.into_iter().find_map(|(_, inode)| process_of(proc, inode))
+    in_the_way.into_iter().find_map(|(_, inode)| holder_of_socket(tree, inode))
 }
 
 /// The sockets of a /proc/net/udp or udp6: bound address and inode.
@@ -63,42 +48,26 @@ fn collide(bound: SocketAddr, wanted: SocketAddr) -> bool {
             || (other.is_unspecified() && one.is_ipv4() == other.is_ipv4()))
 }
 
-fn process_of(proc: &Path, inode: u64) -> Option<Holder> {
-    let link = format!("socket:[{inode}]");
-    for entry in fs::read_dir(proc).ok()?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        let Ok(files) = fs::read_dir(entry.path().join("fd")) else { continue };
-        let holds =
-            |file: fs::DirEntry| fs::read_link(file.path()).is_ok_and(|to| to.as_os_str() == &link[..]);
-        if files.flatten().any(holds) {
-            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            return Some(Holder { pid, name: name.trim().to_owned() });
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::tree::recorded;
 
     #[test]
     #[cfg(target_endian = "little")]
     fn a_recorded_proc_names_the_process() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |path: &str| dir.path().join(path);
-        fs::create_dir_all(at("thread-self/net")).unwrap();
-        fs::create_dir_all(at("812/fd")).unwrap();
-        fs::create_dir_all(at("irq")).unwrap();
         let head = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n";
         let udp = "  512: 01004D0A:1E61 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0000000000000000 0\n";
         let udp6 = "  513: 000077FD000000000000000001000000:1E62 00000000000000000000000000000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4712 2 0 0\n";
-        fs::write(at("thread-self/net/udp"), format!("{head}{udp}")).unwrap();
-        fs::write(at("thread-self/net/udp6"), format!("{head}{udp6}")).unwrap();
-        fs::write(at("812/comm"), "game-server\n").unwrap();
-        std::os::unix::fs::symlink("socket:[4711]", at("812/fd/3")).unwrap();
+        let (dir, tree) = recorded(&[
+            ("proc/thread-self/net/udp", &format!("{head}{udp}")),
+            ("proc/thread-self/net/udp6", &format!("{head}{udp6}")),
+            ("proc/812/comm", "game-server\n"),
+            ("proc/812/fd/x", ""),
+        ]);
+        std::os::unix::fs::symlink("socket:[4711]", dir.path().join("proc/812/fd/3")).unwrap();
 
-        let holder = |address: &str| udp_holder(dir.path(), address.parse().unwrap());
+        let holder = |address: &str| udp_holder(&tree, address.parse().unwrap());
         let expected = Some(Holder { pid: 812, name: "game-server".to_owned() });
         assert_eq!(holder("10.77.0.1:7777"), expected);
         assert_eq!(holder("0.0.0.0:7777"), expected);

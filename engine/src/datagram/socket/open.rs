@@ -1,7 +1,9 @@
 //! Opening UDP sockets: options, bind, and errors that say who is in the way.
 
 use super::SocketConfig;
-use super::holder::{Holder, udp_holder};
+use super::holder::udp_holder;
+use crate::host::Tree;
+use crate::host::process::Holder;
 use crate::net::Path;
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt};
@@ -101,9 +103,7 @@ impl Socket {
             setsockopt(&fd, sockopt::UdpGroSegment, &true).map_err(call("UDP_GRO"))?;
         }
         socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(address)).map_err(|errno| match errno {
-            Errno::EADDRINUSE => {
-                SocketError::InUse { address, holder: udp_holder("/proc".as_ref(), address) }
-            }
+            Errno::EADDRINUSE => SocketError::InUse { address, holder: udp_holder(&Tree::root(), address) },
             Errno::EADDRNOTAVAIL => SocketError::NoSuchAddress { address },
             Errno::EACCES if address.port() < 1024 => SocketError::Privileged { address },
             errno => SocketError::Call { address, call: "bind", errno },

@@ -1,0 +1,91 @@
+//! Cores: how many, which are isolated, which share a core's execution units.
+
+use super::check::Check;
+use super::tree::{Tree, numbers};
+
+/// Count, isolation, siblings.
+pub fn checks(tree: &Tree) -> Vec<Check> {
+    let cpu = |file: &str| tree.text(&format!("sys/devices/system/cpu/{file}")).unwrap_or_default();
+    let online = numbers(&cpu("online"));
+    let siblings: Vec<String> = online
+        .iter()
+        .map(|n| cpu(&format!("cpu{n}/topology/thread_siblings_list")))
+        .filter(|list| numbers(list).len() > 1)
+        .collect();
+    vec![count(&online), isolation(&cpu("isolated"), &cpu("nohz_full")), smt(siblings)]
+}
+
+fn count(online: &[u32]) -> Check {
+    const NAME: &str = "cores";
+    match online.len() {
+        0 => Check::unknown(NAME, "/sys/devices/system/cpu/online cannot be read", "nproc"),
+        1 => Check::closed(
+            NAME,
+            "1: worker, kernel and everything else share it",
+            "give the machine a second core",
+        ),
+        2 | 3 => Check::open(
+            NAME,
+            format!("{}: workers sleep when idle (spinning starts at four)", online.len()),
+        ),
+        many => Check::open(NAME, many.to_string()),
+    }
+}
+
+fn isolation(isolated: &str, nohz_full: &str) -> Check {
+    const NAME: &str = "isolated cores";
+    // A kernel without nohz_full prints "(null)".
+    let nohz_full = if numbers(nohz_full).is_empty() { "none" } else { nohz_full };
+    if numbers(isolated).is_empty() {
+        let found = "none: the scheduler may put other work on a worker's core";
+        let remedy = "kernel command line, for cores 2 and 3: isolcpus=2,3 nohz_full=2,3 rcu_nocbs=2,3";
+        return Check::closed(NAME, found, remedy);
+    }
+    Check::open(NAME, format!("{isolated} (without tick: {nohz_full})"))
+}
+
+fn smt(mut siblings: Vec<String>) -> Check {
+    const NAME: &str = "smt siblings";
+    siblings.sort();
+    siblings.dedup();
+    match &siblings[..] {
+        [] => Check::open(NAME, "none"),
+        pairs => {
+            let found = format!("{}: two workers on one pair share its execution units", pairs.join(" "));
+            Check::closed(
+                NAME,
+                found,
+                "pin workers to one of each pair, or: echo off > /sys/devices/system/cpu/smt/control",
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::Answer;
+    use super::super::tree::recorded;
+    use super::*;
+
+    #[test]
+    fn a_tuned_and_an_untuned_machine() {
+        let (_dir, tree) = recorded(&[
+            ("sys/devices/system/cpu/online", "0-3\n"),
+            ("sys/devices/system/cpu/isolated", "2-3\n"),
+            ("sys/devices/system/cpu/nohz_full", "2-3\n"),
+            ("sys/devices/system/cpu/cpu0/topology/thread_siblings_list", "0\n"),
+        ]);
+        assert!(checks(&tree).iter().all(|check| check.answer == Answer::Open));
+        let (_dir, tree) = recorded(&[
+            ("sys/devices/system/cpu/online", "0-1\n"),
+            ("sys/devices/system/cpu/isolated", "\n"),
+            ("sys/devices/system/cpu/nohz_full", "  (null)\n"),
+            ("sys/devices/system/cpu/cpu0/topology/thread_siblings_list", "0-1\n"),
+            ("sys/devices/system/cpu/cpu1/topology/thread_siblings_list", "0-1\n"),
+        ]);
+        let found = checks(&tree);
+        assert_eq!([0, 1, 2].map(|n| found[n].answer), [Answer::Open, Answer::Closed, Answer::Closed]);
+        assert!(found[2].found.starts_with("0-1:") && found.iter().all(|check| !check.needed));
+        assert_eq!(checks(&recorded(&[]).1)[0].answer, Answer::Unknown);
+    }
+}
