@@ -98,7 +98,7 @@ impl<P: Port + ?Sized> Net<P> {
             ip: parsed.ip,
             udp: parsed.udp,
             payload: start as u32,
-            len: parsed.len as u32,
+            len: u32::from(parsed.len),
         })
     }
 

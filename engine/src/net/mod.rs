@@ -168,7 +168,7 @@ impl<P: Port + ?Sized> Net<P> {
             ip: parsed.ip,
             udp: parsed.udp,
             payload: payload as u32,
-            len: parsed.len as u32,
+            len: u32::from(parsed.len),
         })
     }
 
@@ -233,7 +233,7 @@ impl<P: Port + ?Sized> DatagramPort for Net<P> {
             };
             match result {
                 Ok(note) => {
-                    self.stats.received_bytes += note.len as u64;
+                    self.stats.received_bytes += u64::from(note.len);
                     opened.push(note);
                 }
                 Err(reason) => self.stats.drop(reason),
@@ -255,7 +255,7 @@ impl<P: Port + ?Sized> DatagramPort for Net<P> {
         let mut frames = frames.iter_mut();
         let mut at = 0;
         for note in opened {
-            let limit = limits[note.path.is_ipv4() as usize].max(note.len as usize);
+            let limit = limits[usize::from(note.path.is_ipv4())].max(note.len as usize);
             let Some(frame) = frames.nth(note.frame as usize - at) else { break };
             at = note.frame as usize + 1;
             let room = match note.segments {

@@ -102,7 +102,7 @@ impl Packet {
         out.extend([0, 0]);
         out.extend(&self.payload);
         if self.checksum {
-            let sum = pseudo.transport(protocol::UDP, udp_len as u32).bytes(&out[start..]);
+            let sum = pseudo.transport(protocol::UDP, u32::from(udp_len)).bytes(&out[start..]);
             out[start + 6..start + 8].copy_from_slice(&udp_nonzero(sum.complement()).to_be_bytes());
         }
         let len = (out.len() + self.padding).max(60);

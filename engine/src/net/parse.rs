@@ -275,7 +275,7 @@ fn udp(bytes: &[u8], left: usize, pair: Sum) -> Result<Udp, DropReason> {
         local_port: header.destination.get(),
         len: length - UdpHeader::LEN as u16,
         checksum: header.checksum.get(),
-        sum: pair.transport(protocol::UDP, length as u32).fixed(fixed),
+        sum: pair.transport(protocol::UDP, u32::from(length)).fixed(fixed),
     })
 }
 
@@ -302,7 +302,7 @@ impl Parsed {
 /// An IPv4 address in its IPv6-mapped form.
 #[inline(always)]
 fn map(four: [u8; 4]) -> [u8; 16] {
-    ((0xffff_u128 << 32) | u32::from_be_bytes(four) as u128).to_be_bytes()
+    ((0xffff_u128 << 32) | u128::from(u32::from_be_bytes(four))).to_be_bytes()
 }
 
 /// True for IPv6 addresses that no packet on a wire may carry: ::, ::1, and IPv4-mapped ones (RFC 4291).

@@ -14,7 +14,7 @@ impl TxQueue {
     /// Appends a frame. The caller has seen that there is room.
     #[inline(always)]
     pub(super) fn push(&mut self, frame: Frame) {
-        self.packets += !frame.has(flag::MORE) as usize;
+        self.packets += usize::from(!frame.has(flag::MORE));
         self.frames.push(frame);
     }
 

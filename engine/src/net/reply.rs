@@ -97,7 +97,7 @@ pub fn write_ipv4(header: &mut Ipv4Header, payload: usize) -> Sum {
     let rest = Sum::ZERO
         .word(0x4500)
         .word(Ipv4Header::DONT_FRAGMENT)
-        .word((TTL as u16) << 8 | protocol::UDP as u16)
+        .word(u16::from(TTL) << 8 | u16::from(protocol::UDP))
         .word(total_length);
     header.checksum.set(pair.and(rest).complement());
     pair
@@ -120,7 +120,7 @@ pub fn write_udp(header: &mut UdpHeader, payload: &[u8], pair: Sum, len: usize) 
     header.length.set(length);
     header.checksum.set(0);
     let fixed: &[u8; UdpHeader::LEN] = zerocopy::transmute_ref!(&*header);
-    let sum = pair.transport(protocol::UDP, length as u32).fixed(fixed).bytes(payload);
+    let sum = pair.transport(protocol::UDP, u32::from(length)).fixed(fixed).bytes(payload);
     header.checksum.set(udp_nonzero(sum.complement()));
 }
 
@@ -130,7 +130,7 @@ pub fn write_udp(header: &mut UdpHeader, payload: &[u8], pair: Sum, len: usize) 
 pub fn write_udp_partial(header: &mut UdpHeader, pair: Sum, len: usize) {
     let length = (UdpHeader::LEN + len) as u16;
     header.length.set(length);
-    header.checksum.set(pair.transport(protocol::UDP, length as u32).fold());
+    header.checksum.set(pair.transport(protocol::UDP, u32::from(length)).fold());
 }
 
 /// Moves the first `head` bytes of the packet up by `gap`, over options nobody answers with.

@@ -590,7 +590,7 @@ fn a_peer_never_heard_from_is_asked_for_and_then_reached() {
     let (mut wired, mut control) = controlled();
     let path = Path::to(0, "0.0.0.0:7777".parse().unwrap(), "192.0.2.9:5000".parse().unwrap()).unwrap();
     let ip = |text: &str| address(text.parse().unwrap());
-    let mut send = |wired: &mut Wired| {
+    let send = |wired: &mut Wired| {
         wired.run(echo);
         let sent = wired.net.send(&path, 2, &mut |room| room.copy_from_slice(b"hi"));
         wired.net.flush();
