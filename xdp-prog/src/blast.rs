@@ -11,7 +11,8 @@
 //! second from one core. What it never does: check the answers' bytes (they are dropped before anybody sees
 //! them), or wait between packets (a rate is kept by bursts of the caller's).
 //!
-//! The peer's driver must take frames sent by XDP: on veth the *other* end needs an XDP program or GRO.
+//! The interface's driver must send frames that come from XDP (NETDEV_XDP_ACT_NDO_XMIT), or they vanish
+//! uncounted. A veth does so once its *other* end has an XDP program, or has had GRO turned on while up.
 
 use std::io;
 use std::ops::RangeInclusive;
