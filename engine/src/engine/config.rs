@@ -35,10 +35,9 @@ pub struct Config {
     pub queues: Option<Numbers>,
     /// Workers; `None`: one for each queue, but no more than cores.
     pub workers: Option<u16>,
-    /// Cores to pin workers to, in the order of the workers; empty: the highest allowed ones. `none` in the command line's
-    /// terms is [`Config::pin`] = false.
+    /// Cores to pin workers to, in the order of the workers; empty: the highest allowed ones.
     pub cores: Numbers,
-    /// Pin workers at all.
+    /// Pin workers to cores.
     pub pin: bool,
     /// What an idle worker does; `None`: sleep below four cores, else spin.
     pub idle: Option<IdlePolicy>,

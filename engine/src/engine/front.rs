@@ -53,13 +53,6 @@ impl Front {
             | AttachError::InUse { .. } => StartError::Xdp(error.to_string()),
             error => StartError::XdpRequired { why: error.to_string() },
         })?;
-        if let Some(takeover) = steering.takeover() {
-            log::warn!(
-                "{interface}: took over from {} ({:?} without a program)",
-                takeover.from,
-                takeover.gap
-            );
-        }
         let link =
             Link::find(&interface).map_err(|error| StartError::Xdp(format!("{interface}: {error}")))?;
         let owner = format!("run-{}", config.ports.0.start());

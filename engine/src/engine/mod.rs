@@ -126,6 +126,11 @@ impl Engine {
     ) -> Result<Engine, StartError> {
         let app: Arc<dyn Fn(WorkerId) -> A + Send + Sync> = Arc::new(app);
         if config.io != Io::AfXdp {
+            if config.require_xdp {
+                return Err(StartError::XdpRequired {
+                    why: format!("--io {} is asked for", config.io.as_str()),
+                });
+            }
             return Engine::over(config, None, None, &app);
         }
         let attempt = match config.interface {

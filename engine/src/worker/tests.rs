@@ -208,7 +208,7 @@ fn at(ns: u64) -> Now {
 fn worker(tick_ns: Option<u64>) -> (Worker<Diary>, Arc<Mutex<Wire>>) {
     let (port, wire) = QueuePort::new();
     let waker = Arc::new(Waker::new(|| ()));
-    let mailboxes = Mailboxes::mesh(&[waker.clone()], 128).remove(0);
+    let mailboxes = Mailboxes::mesh(std::slice::from_ref(&waker), 128).remove(0);
     let config = WorkerConfig { tick_ns, timers: 128, ..WorkerConfig::new(WorkerId(0)) };
     let helpers = Helpers::new(4, waker);
     (Worker::new(&config, Diary::default(), vec![Box::new(port)], mailboxes, helpers), wire)

@@ -3,6 +3,7 @@
 //! Privileged: each test makes a lab of its own (two network namespaces and a veth pair), so they need root.
 #![cfg(target_os = "linux")]
 
+mod app;
 mod bad_input;
 mod interface;
 mod overload;

@@ -86,6 +86,8 @@ fn with_a_pinned_program_too() {
     let lab = Lab::new(2);
     let at = [lab.engine_if(), "--netns", lab.engine_ns()];
     volley(&[&["load"], &at[..]].concat());
+    let status = volley(&[&["status"], &at[..]].concat());
+    assert!(status.contains("pinned at") && status.contains("volley_steer"), "{status}");
     // Without rules everything is the kernel's.
     assert_kernel_has_the_port(&lab);
     for _ in 0..2 {
@@ -132,7 +134,7 @@ fn status_shows_a_running_engine_and_not_a_dead_one() {
     engine.ended();
     let output = Command::new(VOLLEY).args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("no engine runs on"), "{said}");
+    assert!(!output.status.success() && said.contains("and no engine"), "{said}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What may be in the way of a start.
 
-use crate::peer::{FAMILIES, PORT, assert_answers};
+use crate::peer::{FAMILIES, PORT, assert_answers, echoes, socket};
 use crate::running::{Ended, Running, VOLLEY};
 use std::net::UdpSocket;
 use std::process::Command;
@@ -103,6 +103,14 @@ fn without_privileges_it_says_so_and_serves_over_kernel_sockets_or_fails_if_told
     assert!(ended.report["fallback"].as_str().unwrap().contains("CAP_BPF"), "{:#}", ended.report);
     assert_eq!(ended.report["io"], "mmsg");
 
+    // Enough for the program, not for its sockets: what was attached is taken off again.
+    let engine = with_capabilities(&lab, "-net_raw", &[]).ready();
+    let link = lab.engine().exec(["ip", "-d", "link", "show", "dev", lab.engine_if()]);
+    assert!(!link.contains("xdp"), "{link}");
+    assert_answers(&lab);
+    let ended = engine.stop();
+    assert!(ended.report["fallback"].as_str().unwrap().contains("CAP_NET_RAW"), "{:#}", ended.report);
+
     let ended = with_capabilities(&lab, "-all", &["--require", "xdp"]).ended();
     assert_eq!(ended.code, Some(1), "{}", ended.said);
     assert!(ended.said.contains("CAP_NET_ADMIN"), "{}", ended.said);
@@ -113,9 +121,9 @@ fn another_program_on_the_interface_is_named_and_left_alone_unless_told_otherwis
     if !require_root() {
         return;
     }
-    let lab = Lab::new(1);
+    let lab = Lab::new(2);
     // Another engine, on another port, is as good a stranger as any.
-    let stranger = Running::start(&lab, &["--port", "9999", "--require", "xdp"]);
+    let stranger = Running::start(&lab, &["--port", "9999", "--queues", "1", "--require", "xdp"]);
     let engine = Running::start(&lab, &[]);
     assert_answers(&lab);
     let ended = engine.stop();
@@ -127,6 +135,15 @@ fn another_program_on_the_interface_is_named_and_left_alone_unless_told_otherwis
     let ended = Running::spawn(command).ended();
     assert_eq!(ended.code, Some(1), "{}", ended.said);
     assert!(ended.said.contains("native mode"), "{}", ended.said);
+
+    let engine = Running::start(&lab, &["--replace", "--queues", "0", "--require", "xdp"]);
+    assert!(engine.said().contains("without a program"), "{}", engine.said());
+    assert_answers(&lab);
+    assert_eq!(engine.stop().report["io"], "af-xdp");
+    // The stranger's packets are the kernel's since; its kernel sockets answer them.
+    for family in FAMILIES {
+        assert!(echoes(&socket(&lab, family, 9999), b"still there?"));
+    }
     stranger.stop();
 }
 
