@@ -33,3 +33,8 @@ pub mod time;
 pub mod worker;
 
 pub use volley_wire as wire;
+
+/// The README's program, kept compiling.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
