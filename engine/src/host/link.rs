@@ -48,13 +48,7 @@ impl Link {
     /// # Errors
     /// ENODEV when there is no such interface.
     pub fn find(name: &str) -> io::Result<Link> {
-        // SAFETY: plain system call.
-        let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: just made, ours alone.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let fd = socket()?;
         let ask = |request: libc::c_ulong, data: Option<&mut Channels>| {
             let mut ifreq = request_for(name)?;
             if let Some(data) = data {
@@ -96,6 +90,17 @@ impl Link {
             .map(|all| all.iter().map(|one| one.name().to_string_lossy().into_owned()).collect())
             .unwrap_or_default()
     }
+}
+
+/// A socket of the calling thread's network namespace to ask with.
+pub(crate) fn socket() -> io::Result<OwnedFd> {
+    // SAFETY: plain system call.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: just made, ours alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 pub(super) fn request_for(name: &str) -> io::Result<libc::ifreq> {

@@ -42,9 +42,10 @@ use queue::{Mode, Queue};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use umem::Umem;
 
-/// Idle flushes between two looks whether the device is still there. A spinning worker flushes some million times a second,
-/// so this is a system call every 100 µs or so, and only while nothing happens.
-const PROBE_EVERY: u32 = 1024;
+/// Idle flushes between two looks whether the device is still there, since a removed one says nothing in `ppoll`. A spinning
+/// worker flushes some million times a second: one system call every 50 µs or so, while nothing happens. A sleeping one
+/// takes a second or two; higher would take it longer, lower would show in the idle worker's profile.
+const PROBE_EVERY: u32 = 256;
 
 /// Instead of a place in the list of queues: no queue can send the frame. A port has fewer than 255 queues.
 const REFUSED: u8 = u8::MAX;
@@ -93,10 +94,15 @@ impl AfXdp {
         let umem = Umem::new(bytes, config.huge_pages, config.numa_node)?;
         let chunks = Chunks::new(umem, config.chunk, XDP_PACKET_HEADROOM + config.headroom);
         let (bound, zero_copy) = socket::open(config, &plan, chunks.region())?;
+        let segments = match (plan.multi_buffer, zero_copy) {
+            (false, _) => 1,
+            (true, false) => MAX_SEGMENTS as u32,
+            (true, true) => plan.zero_copy_segments.min(MAX_SEGMENTS as u32),
+        };
         let mode = Mode {
             zero_copy,
             busy_poll: config.busy_poll.is_some(),
-            multi_buffer: plan.multi_buffer,
+            segments,
             tx_checksum: plan.tx_checksum,
         };
         let queues =
@@ -113,7 +119,7 @@ impl AfXdp {
             mac: Some(plan.link.mac),
             queues: config.queues.clone(),
             tx_checksum: plan.tx_checksum,
-            max_segments: if plan.multi_buffer { MAX_SEGMENTS } else { 1 },
+            max_segments: segments as usize,
         };
         let mut port = AfXdp::over(queues, chunks, config, zero_copy, info);
         port.flush();

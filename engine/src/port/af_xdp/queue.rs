@@ -2,7 +2,6 @@
 
 use super::checksum;
 use super::chunks::Chunks;
-use super::config::MAX_SEGMENTS;
 use super::ring::{Consumer, Descriptor, PKT_CONTD, Producer};
 use super::socket::{Bound, XdpSocket};
 use crate::frame::{Burst, Frame, flag};
@@ -28,6 +27,14 @@ pub(super) enum Doorbell {
 }
 
 impl Doorbell {
+    fn is_gone(&self) -> bool {
+        match self {
+            Doorbell::Socket(socket) => socket.is_gone(),
+            #[cfg(test)]
+            Doorbell::Simulated(_) => true,
+        }
+    }
+
     #[inline]
     fn ring(&mut self, side: Side) -> Result<(), i32> {
         match self {
@@ -57,7 +64,8 @@ pub(super) struct Counts {
 pub(super) struct Mode {
     pub zero_copy: bool,
     pub busy_poll: bool,
-    pub multi_buffer: bool,
+    /// Frames of one packet at most.
+    pub segments: u32,
     pub tx_checksum: bool,
 }
 
@@ -151,7 +159,7 @@ impl Queue {
         if ready == 0 {
             return;
         }
-        if self.mode.multi_buffer {
+        if self.mode.segments > 1 {
             return self.receive_chains(burst, chunks, ready);
         }
         let count = ready.min(room);
@@ -186,7 +194,7 @@ impl Queue {
                 continue;
             }
             let Some(len) = self.chain(at, &mut ready) else { break };
-            if len as usize > MAX_SEGMENTS {
+            if len > self.mode.segments {
                 self.counts.chains_dropped += 1;
                 self.skipping = true;
                 continue;
@@ -214,20 +222,20 @@ impl Queue {
         *ready > before
     }
 
-    /// Descriptors of the packet that begins `at` places ahead; more than [`MAX_SEGMENTS`] as soon as it is known to be too
+    /// Descriptors of the packet that begins `at` places ahead; more than [`Mode::segments`] as soon as it is known to be too
     /// long, `None` when its end has not arrived.
     fn chain(&mut self, at: u32, ready: &mut u32) -> Option<u32> {
-        for n in 0..=MAX_SEGMENTS as u32 {
+        for n in 0..=self.mode.segments {
             if at + n == *ready && !self.more_ready(ready) {
                 // A ring full of one packet has no room for its end: it is too long for us, whatever its length.
                 let stuck = at == 0 && *ready == self.rx.size();
-                return stuck.then_some(MAX_SEGMENTS as u32 + 1);
+                return stuck.then_some(self.mode.segments + 1);
             }
             if self.rx.peek(at + n).options & PKT_CONTD == 0 {
                 return Some(n + 1);
             }
         }
-        Some(MAX_SEGMENTS as u32 + 1)
+        Some(self.mode.segments + 1)
     }
 
     /// Chunks the fill ring has room for, at most `target` posted in all.
@@ -268,7 +276,7 @@ impl Queue {
     /// A chain that this queue can never send, whatever room it has.
     #[inline(always)]
     pub fn refuses(&self, frames: usize) -> bool {
-        frames > 1 && (frames > MAX_SEGMENTS || !self.mode.multi_buffer)
+        frames > self.mode.segments as usize
     }
 
     /// Puts a frame into a promised slot.
@@ -337,10 +345,7 @@ impl Queue {
                 Err(libc::EBUSY) if !self.mode.zero_copy && progress => self.counts.tx_dropped += 1,
                 // Still queued: the budget is used up, or the completion ring or the send buffer is full.
                 Err(libc::EAGAIN | libc::ENOBUFS) if progress => self.reap(chunks),
-                Err(errno @ (libc::ENXIO | libc::ENODEV)) => {
-                    self.failure = Some(errno);
-                    return;
-                }
+                Err(errno @ (libc::ENXIO | libc::ENODEV)) => return self.lost(errno),
                 // No progress (or the link is down: ENETDOWN): the frames wait for the next flush.
                 _ => return,
             }
@@ -359,6 +364,13 @@ impl Queue {
     /// Rings for receive and notes when the device is gone.
     pub fn probe(&mut self) {
         if let Err(errno @ (libc::ENXIO | libc::ENODEV)) = self.doorbell.ring(Side::Rx) {
+            self.lost(errno);
+        }
+    }
+
+    #[cold]
+    fn lost(&mut self, errno: i32) {
+        if self.failure.is_none() && self.doorbell.is_gone() {
             self.failure = Some(errno);
         }
     }

@@ -9,7 +9,7 @@
 use super::config::{LINK_HEADER, MAX_SEGMENTS};
 use super::ring::{Consumer, Descriptor, Layout, Producer, RingMemory};
 use super::{AfXdpConfig, AfXdpError, ZeroCopy, checksum};
-use crate::host::link::Link;
+use crate::host::link::{self, Link};
 use crate::host::netdev::{Features, xdp, xsk};
 use crate::port::PortStats;
 use std::io;
@@ -41,6 +41,8 @@ pub(super) struct Plan {
     pub insist: bool,
     /// Packets may take several frames.
     pub multi_buffer: bool,
+    /// Frames a packet may take when zero-copy is on.
+    pub zero_copy_segments: u32,
     /// The device finishes checksums.
     pub tx_checksum: bool,
 }
@@ -116,12 +118,14 @@ impl Plan {
                 return Err(AfXdpError::NoZeroCopy { interface: interface(), why });
             }
         };
-        let tx_checksum = features.is_ok_and(|features| features.xsk & xsk::TX_CHECKSUM != 0);
+        let features = features.unwrap_or_default();
+        let tx_checksum = features.xsk & xsk::TX_CHECKSUM != 0;
         Ok(Plan {
             link,
             zero_copy,
             insist: config.zero_copy == ZeroCopy::Require,
             multi_buffer,
+            zero_copy_segments: features.zero_copy_max_segments,
             tx_checksum,
         })
     }
@@ -143,8 +147,9 @@ pub(super) fn open(
     region: (*mut u8, usize),
 ) -> Result<(Vec<Bound>, bool), AfXdpError> {
     let mut bound: Vec<Bound> = Vec::with_capacity(config.queues.len());
+    let witness = Arc::new(link::socket().map_err(|source| refused("opening a socket", source))?);
     for &queue in &config.queues {
-        let socket = XdpSocket::new()?;
+        let socket = XdpSocket::new(plan.link.index, Arc::clone(&witness))?;
         if bound.is_empty() {
             socket.register_umem(config, plan, region)?;
         }
@@ -161,12 +166,17 @@ pub(super) fn open(
     Ok((bound, zero_copy))
 }
 
-/// An AF_XDP socket.
+/// An AF_XDP socket, bound to a queue of one interface.
 #[derive(Debug)]
-pub(super) struct XdpSocket(OwnedFd);
+pub(super) struct XdpSocket {
+    fd: OwnedFd,
+    interface: u32,
+    /// An ordinary socket of the same network namespace, to ask about the interface: AF_XDP sockets take no ioctl.
+    witness: Arc<OwnedFd>,
+}
 
 impl XdpSocket {
-    fn new() -> Result<XdpSocket, AfXdpError> {
+    fn new(interface: u32, witness: Arc<OwnedFd>) -> Result<XdpSocket, AfXdpError> {
         // SAFETY: plain system call.
         let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if fd < 0 {
@@ -177,7 +187,7 @@ impl XdpSocket {
             });
         }
         // SAFETY: just made, ours alone.
-        Ok(XdpSocket(unsafe { OwnedFd::from_raw_fd(fd) }))
+        Ok(XdpSocket { fd: unsafe { OwnedFd::from_raw_fd(fd) }, interface, witness })
     }
 
     fn register_umem(
@@ -258,8 +268,9 @@ impl XdpSocket {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
         // SAFETY: a new mapping of our descriptor; no address is asked for.
-        let addr =
-            unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, self.0.as_raw_fd(), offset) };
+        let addr = unsafe {
+            libc::mmap(std::ptr::null_mut(), len, protection, flags, self.fd.as_raw_fd(), offset)
+        };
         if addr == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
@@ -316,12 +327,12 @@ impl XdpSocket {
                 sxdp_flags: flags,
                 sxdp_ifindex: plan.link.index,
                 sxdp_queue_id: u32::from(queue),
-                sxdp_shared_umem_fd: shared.map_or(0, |first| first.0.as_raw_fd() as u32),
+                sxdp_shared_umem_fd: shared.map_or(0, |first| first.fd.as_raw_fd() as u32),
             };
             // SAFETY: the address is a sockaddr_xdp of the length said.
             let bound = unsafe {
                 libc::bind(
-                    self.0.as_raw_fd(),
+                    self.fd.as_raw_fd(),
                     std::ptr::from_ref(&address).cast(),
                     size_of::<libc::sockaddr_xdp>() as u32,
                 )
@@ -376,12 +387,23 @@ impl XdpSocket {
         stats.invalid_descriptors += kernel.rx_invalid_descs + kernel.tx_invalid_descs;
     }
 
+    /// True when the interface is no longer in the socket's network namespace. ENXIO alone does not say so: drivers answer it
+    /// in zero-copy mode while they are reconfigured.
+    pub fn is_gone(&self) -> bool {
+        // SAFETY: all zero is a valid ifreq.
+        let mut request: libc::ifreq = unsafe { MaybeUninit::zeroed().assume_init() };
+        request.ifr_ifru.ifru_ifindex = self.interface as libc::c_int;
+        // SAFETY: SIOCGIFNAME reads the index and writes the name of this ifreq.
+        let answer = unsafe { libc::ioctl(self.witness.as_raw_fd(), libc::SIOCGIFNAME as _, &mut request) };
+        answer != 0 && errno() == libc::ENODEV
+    }
+
     /// Wakes the kernel's transmit side. In copy mode the frames are sent within the call.
     #[inline]
     pub fn wake_tx(&self) -> Result<(), i32> {
         // SAFETY: no data is passed; AF_XDP takes this call as the doorbell.
         let sent = unsafe {
-            libc::sendto(self.0.as_raw_fd(), std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0)
+            libc::sendto(self.fd.as_raw_fd(), std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0)
         };
         if sent >= 0 { Ok(()) } else { Err(errno()) }
     }
@@ -393,7 +415,7 @@ impl XdpSocket {
         // SAFETY: no data is passed; AF_XDP takes this call as the doorbell.
         let received = unsafe {
             libc::recvfrom(
-                self.0.as_raw_fd(),
+                self.fd.as_raw_fd(),
                 std::ptr::null_mut(),
                 0,
                 libc::MSG_DONTWAIT,
@@ -408,7 +430,7 @@ impl XdpSocket {
         // SAFETY: the value is readable for its size; the kernel copies it.
         let done = unsafe {
             libc::setsockopt(
-                self.0.as_raw_fd(),
+                self.fd.as_raw_fd(),
                 level,
                 option,
                 std::ptr::from_ref(value).cast(),
@@ -425,7 +447,13 @@ impl XdpSocket {
         let mut len = size_of::<T>() as libc::socklen_t;
         // SAFETY: the value is writable for the length said.
         let done = unsafe {
-            libc::getsockopt(self.0.as_raw_fd(), libc::SOL_XDP, option, value.as_mut_ptr().cast(), &mut len)
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_XDP,
+                option,
+                value.as_mut_ptr().cast(),
+                &mut len,
+            )
         };
         if done != 0 {
             return Err(io::Error::last_os_error());
@@ -437,7 +465,7 @@ impl XdpSocket {
 
 impl AsFd for XdpSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 

@@ -95,7 +95,8 @@ impl Rig {
         (config.rx_ring, config.tx_ring, config.fill_ring, config.completion_ring) =
             (RING, RING, RING, RING);
         config.check().unwrap();
-        let mode = Mode { zero_copy: false, busy_poll: false, multi_buffer: true, tx_checksum: false };
+        let mode =
+            Mode { zero_copy: false, busy_poll: false, segments: MAX_SEGMENTS as u32, tx_checksum: false };
         let (mut ours, mut kernels) = (Vec::new(), Vec::new());
         for id in 0..queues {
             let (rx_kernel, rx) = pair(RING, start);
