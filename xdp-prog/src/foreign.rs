@@ -39,7 +39,7 @@ pub enum Kind {
 impl Foreign {
     /// True when it is Volley's own program, attached by another process without pins.
     pub fn is_volley(&self) -> bool {
-        self.name.as_deref() == Some(programs::STEER)
+        matches!(self.name.as_deref(), Some(programs::STEER | programs::STEER_GUARDED))
     }
 }
 

@@ -9,14 +9,17 @@ pub enum Capability {
     NetAdmin,
     /// Load BPF programs and make maps.
     Bpf,
+    /// Load BPF programs that the verifier does not guard against Spectre.
+    Perfmon,
 }
 
 impl Capability {
     const fn bits(self) -> u64 {
-        // Numbers of linux/capability.h. CAP_SYS_ADMIN (21) still implies CAP_BPF (39), not the other way.
+        // Numbers of linux/capability.h. CAP_SYS_ADMIN (21) still implies CAP_BPF and CAP_PERFMON.
         match self {
             Capability::NetAdmin => 1 << 12,
             Capability::Bpf => (1 << 39) | (1 << 21),
+            Capability::Perfmon => (1 << 38) | (1 << 21),
         }
     }
 }
@@ -26,6 +29,7 @@ impl fmt::Display for Capability {
         f.write_str(match self {
             Capability::NetAdmin => "CAP_NET_ADMIN",
             Capability::Bpf => "CAP_BPF",
+            Capability::Perfmon => "CAP_PERFMON",
         })
     }
 }

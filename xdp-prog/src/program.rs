@@ -10,6 +10,7 @@ use volley_steer::abi::programs;
 
 use crate::maps::{Maps, PINNED};
 use crate::object;
+use crate::privilege::{self, Capability};
 use crate::sys;
 
 /// Why the program could not be loaded.
@@ -53,15 +54,34 @@ impl Program {
             }
         }
         let mut object: Ebpf = loader.load(object::OBJECT)?;
-        let program = object.program_mut(programs::STEER).ok_or(LoadError::Absent)?;
-        let program: &mut Xdp = program.try_into()?;
-        program.load()?;
-        let fd = program.fd()?.try_clone()?;
+        let fd = match load(&mut object, programs::STEER) {
+            Err(LoadError::Program(error)) if is_guarded(&error) => {
+                log::info!(
+                    "without CAP_PERFMON the kernel guards XDP programs against Spectre: loading the variant that \
+                     reads packets by helper, which costs some ns per packet"
+                );
+                load(&mut object, programs::STEER_GUARDED)?
+            }
+            outcome => outcome?,
+        };
         let mut maps = Maps::take(&mut object)?;
         maps.stamp()?;
         let info = sys::program_info(fd.as_fd())?;
         Ok(Program { fd, maps, info })
     }
+}
+
+fn load(object: &mut Ebpf, name: &str) -> Result<ProgramFd, LoadError> {
+    let program: &mut Xdp = object.program_mut(name).ok_or(LoadError::Absent)?.try_into()?;
+    program.load()?;
+    Ok(program.fd()?.try_clone()?)
+}
+
+/// True when the verifier refused what it would have accepted from a loader with CAP_PERFMON.
+fn is_guarded(error: &ProgramError) -> bool {
+    let refused = matches!(error, ProgramError::LoadError { io_error, .. }
+        if matches!(io_error.raw_os_error(), Some(libc::EACCES | libc::EPERM)));
+    refused && !privilege::missing(&[Capability::Perfmon]).is_empty()
 }
 
 impl AsFd for Program {

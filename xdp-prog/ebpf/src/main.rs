@@ -5,7 +5,7 @@
 //!
 //! | program | section | what |
 //! | --- | --- | --- |
-//! | [`steer`] | `xdp.frags` | steers game traffic to AF_XDP sockets |
+//! | [`steer`] | `xdp.frags` | steers game traffic to AF_XDP sockets; twice: with and without direct packet access |
 //! | [`blast`] | `xdp` | generator: run with live frames, stamps and sends each |
 //! | [`count`] | `xdp.frags` | generator: counts answers and drops them |
 //! | [`filter`] | `xdp.frags` | yardstick: what the barest useful port filter costs |

@@ -1,5 +1,9 @@
-//! Direct packet access.
+//! Reading packets: by direct access, or by helper where the verifier forbids that.
 
+use aya_ebpf::EbpfContext;
+use aya_ebpf::btf_maps::PerCpuArray;
+use aya_ebpf::helpers::bpf_xdp_load_bytes;
+use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use volley_steer::packet::Packet;
 use volley_steer::zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
@@ -34,5 +38,31 @@ impl Packet for Linear {
         // SAFETY: `at` checked that `size_of::<T>()` bytes lie within the packet, which is the program's own
         // while it runs; `T` has no alignment and is valid for all bytes (`Unaligned`, `FromBytes`).
         Some(unsafe { *header })
+    }
+}
+
+/// Where [`Copied`] headers are put, one per CPU. The stack will not do: the verifier wants it read aligned.
+#[btf_map(name = "volley_header")]
+static HEADER: PerCpuArray<[u8; MAX_HEADER], 1> = PerCpuArray::new();
+
+/// Bytes of the longest header that is loaded at once; a longer one does not compile.
+const MAX_HEADER: usize = 64;
+
+/// A packet read piece by piece through `bpf_xdp_load_bytes` (Linux 5.18).
+///
+/// For a loader without CAP_PERFMON the verifier refuses to add anything but a constant to a packet pointer, and
+/// where the ports are depends on VLAN tags and IP options. Each header costs a helper call instead.
+pub struct Copied<'a>(pub &'a XdpContext);
+
+impl Packet for Copied<'_> {
+    #[inline(always)]
+    fn load<T: FromBytes + Unaligned + KnownLayout + Immutable + Copy>(&self, offset: usize) -> Option<T> {
+        const { assert!(size_of::<T>() <= MAX_HEADER) };
+        let header = HEADER.get_ptr_mut(0)?;
+        let size = size_of::<T>() as u32;
+        // SAFETY: the helper writes `size` bytes, for which there is room, or fails. The value is this CPU's own.
+        let outcome = unsafe { bpf_xdp_load_bytes(self.0.as_ptr().cast(), offset as u32, header.cast(), size) };
+        // SAFETY: zero says that all bytes were written; `T` has no alignment and is valid for any bytes.
+        if outcome == 0 { Some(unsafe { *header.cast::<T>() }) } else { None }
     }
 }

@@ -32,6 +32,9 @@ pub const GRACE_MS: u64 = 10;
 pub mod programs {
     /// Steers game traffic to AF_XDP sockets.
     pub const STEER: &str = "volley_steer";
+    /// The same without direct packet access: for a loader without CAP_PERFMON, whose programs the verifier guards
+    /// against Spectre.
+    pub const STEER_GUARDED: &str = "volley_guarded";
     /// Traffic generator: stamps and sends the packet it is run with.
     pub const BLAST: &str = "volley_blast";
     /// Traffic generator: counts answers and drops them.

@@ -1,9 +1,10 @@
 //! Attaching without pins.
 
+use volley_steer::abi::programs::STEER_GUARDED;
 use volley_testlab::{Lab, require_root};
-use volley_xdp::{AttachError, AttachMode, AttachOptions, Inspection, Mode, Steering, inspect};
+use volley_xdp::{AttachError, AttachMode, AttachOptions, Counter, Inspection, Mode, Steering, inspect};
 
-use crate::stage::{Holder, LEAST, attach, eventually, options, program_on};
+use crate::stage::{Holder, LEAST, Sockets, attach, eventually, options, program_on};
 
 #[test]
 fn the_attachment_is_a_link_that_ends_with_steering() {
@@ -89,9 +90,22 @@ fn the_least_capabilities_suffice_and_a_missing_one_is_named() {
         return;
     }
     let lab = Lab::new(1);
-    let mut holder = Holder::start(&lab, Some(LEAST), &["--claim", "least", "1", "65535"]);
+    let mut holder = Holder::start(&lab, Some(LEAST), &["--claim", "least", "7000", "8000"]);
     assert_eq!(Some(holder.attached()), program_on(&lab));
     assert_eq!(holder.line(), "claimed");
+    // Without CAP_PERFMON it is the guarded program, which decides the same.
+    let dropped = || match lab.engine().run(|| inspect(lab.engine_if())).unwrap() {
+        Inspection::Volley { info, counters } => {
+            assert_eq!(info.program_name, STEER_GUARDED);
+            counters.get(Counter::RuleDrop)
+        }
+        other => panic!("{other:?}"),
+    };
+    let sockets = Sockets::on(&lab, 7777);
+    sockets.peer.send(b"drop me").unwrap();
+    eventually("the drop", || dropped() == 1);
+    assert!(sockets.is_silent());
+    Sockets::on(&lab, 9000).assert_delivered();
     drop(holder);
     for (lacking, named) in [
         ("-all,+bpf,+net_raw,+ipc_lock", "CAP_NET_ADMIN"),
