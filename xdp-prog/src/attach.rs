@@ -160,7 +160,7 @@ pub enum AttachError {
 }
 
 fn remedy(foreign: &Foreign) -> &'static str {
-    if foreign.is_volley() {
+    if foreign.volley {
         "stop that volley process, `volley load` the program so that several can share it, or take it over with \
          --replace"
     } else {

@@ -9,6 +9,7 @@ use volley_steer::abi::programs;
 
 use crate::interface::Interface;
 use crate::link::{Link, Mode};
+use crate::owner::RunDir;
 use crate::rtnl;
 use crate::sys;
 
@@ -19,6 +20,8 @@ pub struct Foreign {
     pub program_id: u32,
     /// Its name; `None` when the kernel does not tell without CAP_SYS_ADMIN.
     pub name: Option<String>,
+    /// True when it is Volley's own program, attached by another process without pins.
+    pub volley: bool,
     /// Where it runs.
     pub mode: Mode,
     /// How it is attached.
@@ -37,9 +40,11 @@ pub enum Kind {
 }
 
 impl Foreign {
-    /// True when it is Volley's own program, attached by another process without pins.
-    pub fn is_volley(&self) -> bool {
-        matches!(self.name.as_deref(), Some(programs::STEER | programs::STEER_GUARDED))
+    fn new(interface: &Interface, attached: rtnl::Attached, kind: Kind) -> Foreign {
+        let name = name_of(attached.program_id);
+        let volley = matches!(name.as_deref(), Some(programs::STEER | programs::STEER_GUARDED))
+            || RunDir::of(interface).program(attached.program_id).is_some();
+        Foreign { program_id: attached.program_id, name, volley, mode: attached.mode, kind }
     }
 }
 
@@ -47,6 +52,7 @@ impl fmt::Display for Foreign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "XDP program {}", self.program_id)?;
         match &self.name {
+            _ if self.volley => write!(f, " `{}`", programs::STEER)?,
             Some(name) if !name.is_empty() => write!(f, " `{name}`")?,
             Some(_) => f.write_str(" (nameless)")?,
             None => f.write_str(" (its name takes CAP_SYS_ADMIN)")?,
@@ -73,12 +79,8 @@ pub struct Takeover {
 pub(crate) fn find(interface: &Interface, ours: BorrowedFd<'_>) -> io::Result<Option<Foreign>> {
     let Some(attached) = rtnl::attached(interface.index)?.first().copied() else { return Ok(None) };
     let held_by_link = rtnl::held_by_link(interface.index, attached.mode, ours)?;
-    Ok(Some(Foreign {
-        program_id: attached.program_id,
-        name: name_of(attached.program_id),
-        mode: attached.mode,
-        kind: if held_by_link { Kind::Link } else { Kind::Netlink },
-    }))
+    let kind = if held_by_link { Kind::Link } else { Kind::Netlink };
+    Ok(Some(Foreign::new(interface, attached, kind)))
 }
 
 /// The same without a program of our own: the links are searched, which takes CAP_SYS_ADMIN.
@@ -88,8 +90,7 @@ pub(crate) fn describe(interface: &Interface, attached: rtnl::Attached) -> Forei
         Err(error) if error.kind() == io::ErrorKind::NotFound => Kind::Netlink,
         Err(_) => Kind::Unknown,
     };
-    let name = name_of(attached.program_id);
-    Foreign { program_id: attached.program_id, name, mode: attached.mode, kind }
+    Foreign::new(interface, attached, kind)
 }
 
 fn name_of(program_id: u32) -> Option<String> {

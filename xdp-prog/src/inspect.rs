@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use volley_steer::abi::Counters;
+use volley_steer::abi::programs::STEER_GUARDED;
 
 use crate::attach::AttachError;
 use crate::foreign::{self, Foreign};
@@ -47,17 +48,15 @@ pub fn inspect(interface: &str) -> Result<Inspection, AttachError> {
         let maps = pins.maps().ok();
         return Ok(volley(&interface, attached, found.program, maps.as_ref(), Some(&pins), found.abi));
     }
-    let foreign = foreign::describe(&interface, attached);
-    if foreign.is_volley() {
-        let program = sys::program_by_id(attached.program_id).and_then(|fd| sys::program_info(fd.as_fd()));
-        if let Ok(program) = program {
-            if let Ok(maps) = Maps::with_ids(&program.map_ids) {
-                let abi = maps.control().map_or(0, |control| control.abi_version);
-                return Ok(volley(&interface, attached, program, Some(&maps), None, abi));
-            }
-        }
-    }
-    Ok(Inspection::Foreign(foreign))
+    let read = || {
+        let record = RunDir::of(&interface).program(attached.program_id)?;
+        let program = sys::program_by_id(attached.program_id).ok()?;
+        let program = sys::program_info(program.as_fd()).ok()?;
+        let maps = Maps::with_ids(record.map_ids).ok()?;
+        let abi = maps.control().ok()?.abi_version;
+        Some(volley(&interface, attached, program, Some(&maps), None, abi))
+    };
+    Ok(read().unwrap_or_else(|| Inspection::Foreign(foreign::describe(&interface, attached))))
 }
 
 /// The program on an interface, described as somebody else's.
@@ -82,13 +81,13 @@ fn volley(
     let info = Info {
         interface: interface.clone(),
         program_id: attached.program_id,
-        program_name: program.name,
+        program_name: if program.name.is_empty() { STEER_GUARDED.to_owned() } else { program.name },
         tag: program.tag,
         mode: attached.mode,
         pinned: pins.map(|pins| pins.path().to_owned()),
         abi,
         generation: maps.and_then(|maps| maps.control().ok()).map_or(0, |control| control.generation),
-        owners: owners.filter(|owner| maps.is_some_and(|maps| owner.rules_id == maps.rules_id)).collect(),
+        owners: owners.filter(|owner| maps.is_some_and(|maps| owner.rules_id == maps.rules_id())).collect(),
     };
     let counters = maps.and_then(|maps| maps.counters().ok()).unwrap_or_default();
     Inspection::Volley { info, counters }

@@ -61,7 +61,7 @@ pub fn load(options: &AttachOptions, upgrade: bool) -> Result<Loaded, AttachErro
     attach::check_privileges()?;
     let mounted = pin::ensure_file_system()?;
     attach::sweep_pins();
-    let run = RunDir::make(&interface)?;
+    let run = RunDir::of(&interface);
     let _writer = run.writer()?;
     let pins = PinDir::of(&interface);
     match pins.find(&interface)? {
@@ -148,8 +148,8 @@ pub fn unload(interface: &str, force: bool) -> Result<u32, AttachError> {
     attach::sweep_pins();
     let interface = Interface::find(interface)?;
     attach::check_privileges()?;
-    let run = RunDir::make(&interface)?;
-    let _writer = run.writer()?;
+    let run = RunDir::of(&interface);
+    let writer = run.writer()?;
     let pins = PinDir::of(&interface);
     match pins.find(&interface)? {
         Found::Running(found) => {
@@ -160,6 +160,7 @@ pub fn unload(interface: &str, force: bool) -> Result<u32, AttachError> {
             // Whoever still holds a descriptor of the link does not keep it attached.
             let detached = found.link.detach();
             pins.remove()?;
+            run.tidy(writer);
             match detached {
                 Ok(()) => Ok(found.program.id),
                 Err(source) => Err(PinError::Io { path: pins.path().to_owned(), source }.into()),
@@ -175,7 +176,6 @@ pub fn unload(interface: &str, force: bool) -> Result<u32, AttachError> {
 }
 
 fn not_pinned(interface: Interface) -> AttachError {
-    let running =
-        inspect::foreign_on(&interface).is_ok_and(|foreign| foreign.is_some_and(|it| it.is_volley()));
+    let running = inspect::foreign_on(&interface).is_ok_and(|foreign| foreign.is_some_and(|it| it.volley));
     AttachError::NotPinned { interface: interface.name, running }
 }

@@ -24,8 +24,8 @@ pub(crate) struct Maps {
     counters: PerCpuArray<MapData, [u64; COUNTER_SLOTS]>,
     /// aya's typed maps do not lend theirs.
     descriptors: [OwnedFd; 4],
-    /// The kernel's number of the rules map: tells which program's rules an owner speaks of.
-    pub(crate) rules_id: u32,
+    /// The kernel's numbers for them, in the order of [`PINNED`].
+    pub(crate) ids: [u32; 4],
 }
 
 impl Maps {
@@ -41,19 +41,15 @@ impl Maps {
         Maps::collect(|name| MapData::from_pin(dir.join(name)).and_then(Map::from_map_data))
     }
 
-    /// The maps among these numbers. Needs CAP_SYS_ADMIN.
-    pub(crate) fn with_ids(ids: &[u32]) -> Result<Maps, MapError> {
-        let mut all = Vec::new();
-        for id in ids {
-            let map = MapData::from_id(*id)?;
-            let name = map.info()?.name_as_str().unwrap_or_default().to_owned();
-            all.push((name, map));
-        }
-        Maps::collect(|name| {
-            let at = all.iter().position(|(found, _)| found == name);
-            let at = at.ok_or_else(|| MapError::InvalidName { name: name.to_owned() })?;
-            Map::from_map_data(all.swap_remove(at).1)
-        })
+    /// The maps of these numbers, in the order of [`PINNED`]. Needs CAP_SYS_ADMIN.
+    pub(crate) fn with_ids(ids: [u32; 4]) -> Result<Maps, MapError> {
+        let mut ids = ids.into_iter();
+        Maps::collect(|_| MapData::from_id(ids.next().unwrap_or(0)).and_then(Map::from_map_data))
+    }
+
+    /// The number of the rules map: tells which program's rules an owner speaks of.
+    pub(crate) fn rules_id(&self) -> u32 {
+        self.ids[1]
     }
 
     fn collect(mut map: impl FnMut(&str) -> Result<Map, MapError>) -> Result<Maps, MapError> {
@@ -61,7 +57,7 @@ impl Maps {
         let [control, rules, sockets, counters] = all;
         let (control, rules, sockets, counters) = (control?, rules?, sockets?, counters?);
         Ok(Maps {
-            rules_id: rules.id,
+            ids: [control.id, rules.id, sockets.id, counters.id],
             control: control.map.try_into()?,
             rules: rules.map.try_into()?,
             sockets: sockets.map.try_into()?,

@@ -6,6 +6,7 @@
 //!     owners/<owner>.lock     lock: held by the living owner, with its pid
 //!     owners/<owner>.json     its rules, so that any process can write the whole set
 //!     queues/<queue>.lock     lock: whose socket is behind the queue
+//!     program.json            the program that a process attached without pins, and its maps
 //! ```
 //!
 //! Locks are flock(2): the kernel releases them when the process ends in whatever way. A record without a live
@@ -129,29 +130,54 @@ enum ActionRecord {
     Drop,
 }
 
+/// The program that a process attached without pins. The kernel would tell its name and those of its maps, had
+/// they any: aya gives none when it lacks CAP_PERFMON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProgramRecord {
+    pub(crate) program_id: u32,
+    /// Numbers of its maps, in the order in which they are pinned.
+    pub(crate) map_ids: [u32; 4],
+}
+
 impl RunDir {
     /// The directory of an interface; it need not exist, nothing is made.
     pub(crate) fn of(interface: &Interface) -> RunDir {
         RunDir { path: Path::new(RUN).join(interface.key()) }
     }
 
-    /// The same, made if it was not there.
-    pub(crate) fn make(interface: &Interface) -> Result<RunDir, OwnerError> {
-        let dir = RunDir::of(interface);
-        for part in ["owners", "queues"] {
-            let path = dir.path.join(part);
-            fs::create_dir_all(&path).map_err(|source| OwnerError::Io { path, source })?;
-        }
-        Ok(dir)
-    }
-
-    /// Excludes every other process that changes rules or pins of this interface.
+    /// Excludes every other process that changes rules or pins of this interface. Makes the directories.
     pub(crate) fn writer(&self) -> Result<PidLock, OwnerError> {
         let path = self.path.join("writer");
-        PidLock::take(&path, WRITER_PATIENCE).map_err(|error| match error {
-            LockError::Held { pid } => OwnerError::Busy { pid },
-            LockError::Io(source) => OwnerError::Io { path, source },
-        })
+        loop {
+            self.make()?;
+            match PidLock::take(&path, WRITER_PATIENCE) {
+                Ok(lock) => {
+                    // The previous writer may have been the last user, who tidied up.
+                    self.make()?;
+                    return Ok(lock);
+                }
+                Err(LockError::Held { pid }) => return Err(OwnerError::Busy { pid }),
+                // Tidied up between the two lines above: make it again.
+                Err(LockError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(LockError::Io(source)) => return Err(OwnerError::Io { path, source }),
+            }
+        }
+    }
+
+    fn make(&self) -> Result<(), OwnerError> {
+        for part in ["owners", "queues"] {
+            let path = self.path.join(part);
+            fs::create_dir_all(&path).map_err(|source| OwnerError::Io { path, source })?;
+        }
+        Ok(())
+    }
+
+    /// Ends writing and removes the directories, if nothing is left in them.
+    pub(crate) fn tidy(&self, writer: PidLock) {
+        let _ = fs::remove_dir(self.path.join("owners"));
+        let _ = fs::remove_dir(self.path.join("queues"));
+        drop(writer);
+        let _ = fs::remove_dir(&self.path);
     }
 
     /// Becomes the owner of that name.
@@ -224,6 +250,29 @@ impl RunDir {
             .collect();
         owners.sort_by(|a, b| a.name.cmp(&b.name));
         owners
+    }
+
+    /// Notes the program that this process has attached.
+    pub(crate) fn write_program(&self, record: ProgramRecord) -> Result<(), OwnerError> {
+        let path = self.path.join("program.json");
+        let new = self.path.join("program.new");
+        let text = serde_json::to_vec(&record).expect("plain data");
+        let written = fs::write(&new, text).and_then(|()| fs::rename(&new, &path));
+        written.map_err(|source| OwnerError::Io { path, source })
+    }
+
+    /// The program that a process has attached, if it is this one.
+    pub(crate) fn program(&self, program_id: u32) -> Option<ProgramRecord> {
+        let text = fs::read(self.path.join("program.json")).ok()?;
+        let record: ProgramRecord = serde_json::from_slice(&text).ok()?;
+        (record.program_id == program_id).then_some(record)
+    }
+
+    /// Forgets the program if it is this one.
+    pub(crate) fn forget_program(&self, program_id: u32) {
+        if self.program(program_id).is_some() {
+            let _ = fs::remove_file(self.path.join("program.json"));
+        }
     }
 
     fn owner_file(&self, owner: &str, suffix: &str) -> PathBuf {

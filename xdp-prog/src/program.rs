@@ -54,19 +54,21 @@ impl Program {
             }
         }
         let mut object: Ebpf = loader.load(object::OBJECT)?;
-        let fd = match load(&mut object, programs::STEER) {
+        let (fd, name) = match load(&mut object, programs::STEER) {
             Err(LoadError::Program(error)) if is_guarded(&error) => {
                 log::info!(
                     "without CAP_PERFMON the kernel guards XDP programs against Spectre: loading the variant that \
                      reads packets by helper, which costs some ns per packet"
                 );
-                load(&mut object, programs::STEER_GUARDED)?
+                (load(&mut object, programs::STEER_GUARDED)?, programs::STEER_GUARDED)
             }
-            outcome => outcome?,
+            outcome => (outcome?, programs::STEER),
         };
         let mut maps = Maps::take(&mut object)?;
         maps.stamp()?;
-        let info = sys::program_info(fd.as_fd())?;
+        let mut info = sys::program_info(fd.as_fd())?;
+        // Without CAP_PERFMON aya does not dare to name it.
+        name.clone_into(&mut info.name);
         Ok(Program { fd, maps, info })
     }
 }

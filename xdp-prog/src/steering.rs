@@ -14,8 +14,9 @@ use crate::interface::Interface;
 use crate::link::{AttachMode, Link, Mode};
 use crate::lock::PidLock;
 use crate::maps::Maps;
-use crate::owner::{Owner, OwnerError, RunDir};
+use crate::owner::{Owner, OwnerError, ProgramRecord, RunDir};
 use crate::pin::{Found, PinDir};
+use crate::program::Program;
 use crate::rule::Rule;
 use crate::sys;
 use crate::table::{self, TableError};
@@ -138,7 +139,7 @@ impl Steering {
     pub fn attach(options: &AttachOptions) -> Result<Steering, AttachError> {
         let interface = Interface::find(&options.interface)?;
         attach::check_privileges()?;
-        let run = RunDir::make(&interface)?;
+        let run = RunDir::of(&interface);
         let _writer = run.writer()?;
         let pins = PinDir::of(&interface);
         match pins.find(&interface)? {
@@ -182,10 +183,12 @@ impl Steering {
         if let Some(takeover) = &attached.takeover {
             log::warn!("{} taken off {interface}; {:?} without a program", takeover.from, takeover.gap);
         }
-        let state = State { maps: attached.program.maps, claims: Vec::new(), queues: Vec::new() };
+        let Program { maps, info, .. } = attached.program;
+        run.write_program(ProgramRecord { program_id: info.id, map_ids: maps.ids })?;
+        let state = State { maps, claims: Vec::new(), queues: Vec::new() };
         Ok(Steering {
             mode: attached.mode,
-            program: attached.program.info,
+            program: info,
             link: Some(attached.link),
             takeover: attached.takeover,
             state: Mutex::new(state),
@@ -216,7 +219,7 @@ impl Steering {
         let mine = state.claims.iter().filter(|claim| claim.owner != owner).flat_map(|claim| &claim.rules);
         let all = others.iter().flat_map(|other| &other.rules).chain(mine).chain(rules);
         let table = table::build(all)?;
-        self.run.write(owner, state.maps.rules_id, rules)?;
+        self.run.write(owner, state.maps.rules_id(), rules)?;
         state.maps.write_rules(&table).map_err(|source| self.map_error(source))?;
         match (at, fresh) {
             (Some(at), _) => state.claims[at].rules = rules.to_vec(),
@@ -266,7 +269,7 @@ impl Steering {
                     owner.pid
                 );
                 self.run.bury(&owner.name);
-            } else if owner.rules_id == state.maps.rules_id {
+            } else if owner.rules_id == state.maps.rules_id() {
                 living.push(owner);
             }
         }
@@ -321,7 +324,7 @@ impl Steering {
     pub fn info(&self) -> Result<Info, MapError> {
         let state = self.state();
         let control = state.maps.control()?;
-        let rules_id = state.maps.rules_id;
+        let rules_id = state.maps.rules_id();
         Ok(Info {
             interface: self.interface.clone(),
             program_id: self.program.id,
@@ -404,8 +407,15 @@ impl Drop for Steering {
     fn drop(&mut self) {
         let owners: Vec<String> = self.state().claims.iter().map(|claim| claim.owner.clone()).collect();
         if self.link.take().is_some() {
-            // The program ends with the link: only the records are left to remove.
+            // The program ends with the link: only its records are left to remove.
+            let mut state = self.state();
+            state.claims.clear();
+            state.queues.clear();
             owners.iter().for_each(|owner| self.run.forget(owner));
+            self.run.forget_program(self.program.id);
+            if let Ok(writer) = self.run.writer() {
+                self.run.tidy(writer);
+            }
             return;
         }
         // Rules first: from then on nothing is redirected to the sockets.

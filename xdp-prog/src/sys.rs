@@ -33,7 +33,6 @@ pub(crate) struct ProgramInfo {
     pub(crate) name: String,
     /// Hash over the instructions.
     pub(crate) tag: u64,
-    pub(crate) map_ids: Vec<u32>,
 }
 
 fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
@@ -140,13 +139,8 @@ pub(crate) fn program_by_id(id: u32) -> io::Result<OwnedFd> {
 
 /// What the kernel knows about a program.
 pub(crate) fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
-    /// More maps than a program of this kind has; the kernel writes at most as many as there is room for.
-    const MAPS: usize = 64;
-    let mut map_ids = [0u32; MAPS];
     // SAFETY: `bpf_prog_info` is plain integers, for which all zeroes is valid.
     let mut info: bpf_prog_info = unsafe { mem::zeroed() };
-    info.nr_map_ids = MAPS as u32;
-    info.map_ids = map_ids.as_mut_ptr() as u64;
     let mut attr = zeroed_attr();
     attr.info.bpf_fd = program.as_raw_fd() as u32;
     attr.info.info_len = mem::size_of::<bpf_prog_info>() as u32;
@@ -157,7 +151,6 @@ pub(crate) fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
         id: info.id,
         name: String::from_utf8(name).unwrap_or_default(),
         tag: u64::from_be_bytes(info.tag),
-        map_ids: map_ids[..MAPS.min(info.nr_map_ids as usize)].to_vec(),
     })
 }
 

@@ -22,7 +22,13 @@ fn libbpf_loads_every_program_and_map() {
             })
             .collect();
         loaded.sort();
-        let mut expected = [programs::STEER, programs::BLAST, programs::COUNT, programs::PORT_FILTER];
+        let mut expected = [
+            programs::STEER,
+            programs::STEER_GUARDED,
+            programs::BLAST,
+            programs::COUNT,
+            programs::PORT_FILTER,
+        ];
         expected.sort_unstable();
         assert_eq!(loaded, expected, "{name} object");
 
