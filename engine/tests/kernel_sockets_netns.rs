@@ -87,6 +87,30 @@ fn fragmented_datagrams_are_put_together_and_answered() {
 }
 
 #[test]
+fn answers_that_cannot_be_segments_are_sent_one_by_one() {
+    if !require_root() {
+        return;
+    }
+    let lab = Lab::new(1);
+    each_port(&lab, &SocketConfig::default(), |port| {
+        let client = client(&lab, ENDS[0].1);
+        let mut buffer = [0; 8192];
+        // Longer than the MTU: fragmented, which GSO cannot; then short ones, which it can.
+        for len in [4000, 100, 4000] {
+            let answered = port.stats().answered;
+            for n in 0..10 {
+                client.send_to(&vec![n; len], ENDS[0].0).unwrap();
+            }
+            until(port, |port| port.stats().answered == answered + 10);
+            for n in 0..10 {
+                assert_eq!((client.recv(&mut buffer).unwrap(), buffer[0]), (len, n));
+            }
+        }
+        assert_eq!(port.stats().dropped_total(), 0);
+    });
+}
+
+#[test]
 fn a_link_that_takes_no_more_holds_a_bounded_lot_and_recovers() {
     if !require_root() {
         return;

@@ -12,7 +12,7 @@ pub fn checks(tree: &Tree) -> Vec<Check> {
         .map(|n| cpu(&format!("cpu{n}/topology/thread_siblings_list")))
         .filter(|list| numbers(list).len() > 1)
         .collect();
-    vec![count(&online), isolation(&cpu("isolated"), &cpu("nohz_full")), smt(siblings)]
+    vec![count(&online), isolation(&online, &cpu("isolated"), &cpu("nohz_full")), smt(siblings)]
 }
 
 fn count(online: &[u32]) -> Check {
@@ -32,13 +32,21 @@ fn count(online: &[u32]) -> Check {
     }
 }
 
-fn isolation(isolated: &str, nohz_full: &str) -> Check {
+fn isolation(online: &[u32], isolated: &str, nohz_full: &str) -> Check {
     const NAME: &str = "isolated cores";
     // A kernel without nohz_full prints "(null)".
     let nohz_full = if numbers(nohz_full).is_empty() { "none" } else { nohz_full };
     if numbers(isolated).is_empty() {
         let found = "none: the scheduler may put other work on a worker's core";
-        let remedy = "kernel command line, for cores 2 and 3: isolcpus=2,3 nohz_full=2,3 rcu_nocbs=2,3";
+        // The upper half: core 0 is where interrupts and everything else start out.
+        let upper: Vec<_> = online[online.len().div_ceil(2)..].iter().map(u32::to_string).collect();
+        let list = upper.join(",");
+        let remedy = match list.is_empty() {
+            true => "give the machine a second core".to_owned(),
+            false => {
+                format!("on the kernel command line: isolcpus={list} nohz_full={list} rcu_nocbs={list}")
+            }
+        };
         return Check::closed(NAME, found, remedy);
     }
     Check::open(NAME, format!("{isolated} (without tick: {nohz_full})"))
@@ -85,6 +93,7 @@ mod tests {
         ]);
         let found = checks(&tree);
         assert_eq!([0, 1, 2].map(|n| found[n].answer), [Answer::Open, Answer::Closed, Answer::Closed]);
+        assert!(found[1].remedy.as_ref().unwrap().contains("isolcpus=1 "));
         assert!(found[2].found.starts_with("0-1:") && found.iter().all(|check| !check.needed));
         assert_eq!(checks(&recorded(&[]).1)[0].answer, Answer::Unknown);
     }

@@ -136,6 +136,7 @@ fn btf(tree: &Tree) -> Check {
 
 fn jit(tree: &Tree) -> Check {
     const NAME: &str = "bpf jit";
+    let always = config(tree).is_some_and(|(_, options)| options.contains_key("BPF_JIT_ALWAYS_ON"));
     match tree.number("proc/sys/net/core/bpf_jit_enable") {
         Some(0) => Check::closed(
             NAME,
@@ -143,6 +144,8 @@ fn jit(tree: &Tree) -> Check {
             "sysctl net.core.bpf_jit_enable=1",
         ),
         Some(_) => Check::open(NAME, "on"),
+        // Only the first network namespace shows the setting.
+        None if always => Check::open(NAME, "on (CONFIG_BPF_JIT_ALWAYS_ON)"),
         None => Check::unknown(
             NAME,
             "no net.core.bpf_jit_enable here (another network namespace hides it)",
@@ -247,5 +250,8 @@ mod tests {
             [btf(&tree), jit(&tree), bpffs(&tree)].map(|c| c.answer),
             [Answer::Closed, Answer::Unknown, Answer::Closed]
         );
+        let always =
+            [("boot/config-6.1.0", "CONFIG_BPF_JIT_ALWAYS_ON=y"), ("proc/sys/kernel/osrelease", "6.1.0")];
+        assert_eq!(jit(&recorded(&always).1).answer, Answer::Open);
     }
 }
