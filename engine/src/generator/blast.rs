@@ -118,9 +118,9 @@ impl Blast {
             let sender = scope.spawn(|| {
                 let _ = tell.send(pthread_self());
                 while left > 0 && !done.load(Ordering::Relaxed) {
-                    let packets = left.min(u32::MAX as u64) as u32;
+                    let packets = left.min(u64::from(u32::MAX)) as u32;
                     self.blaster.burst(packets)?;
-                    left -= packets as u64;
+                    left -= u64::from(packets);
                 }
                 Ok::<_, Error>(())
             });

@@ -90,7 +90,7 @@ mod tests {
     proptest! {
         #[test]
         fn finds_the_limit_from_below(limit in 1_000f64..990_000.0) {
-            let found = search(1e6, |rate| seen(rate, (rate > limit) as u64)).unwrap();
+            let found = search(1e6, |rate| seen(rate, u64::from(rate > limit))).unwrap();
             prop_assert!(found.rate_pps <= limit && found.rate_pps > limit - 1e6 / 64.0);
         }
     }

@@ -92,7 +92,7 @@ impl Link for FrameLink {
                 let more = frame.has(flag::MORE);
                 if chained || more {
                     chained = more;
-                    self.foreign += !more as u64;
+                    self.foreign += u64::from(!more);
                     continue;
                 }
                 match self.templates.open(frame.bytes()) {

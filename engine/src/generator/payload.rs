@@ -38,7 +38,7 @@ impl Header {
     #[inline(always)]
     fn id(&self) -> u64 {
         debug_assert!(self.sequence < SEQUENCE_LIMIT);
-        (self.flow as u64) << 48 | self.sequence
+        u64::from(self.flow) << 48 | self.sequence
     }
 
     /// Writes the header and the pattern over all of `payload`, which has at least [`HEADER_LEN`] bytes.

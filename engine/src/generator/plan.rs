@@ -23,8 +23,8 @@ impl Plan {
         let shortest = (*lengths.start()).max(HEADER_LEN);
         let longest = (*lengths.end()).max(shortest);
         Plan {
-            flows: flows.clamp(1, 1 << 16) as u64,
-            run: run.max(1) as u64,
+            flows: u64::from(flows.clamp(1, 1 << 16)),
+            run: u64::from(run.max(1)),
             shortest,
             lengths: (longest - shortest + 1) as u64,
         }
@@ -67,7 +67,7 @@ impl Plan {
             return self.shortest;
         }
         let mixed = n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        self.shortest + (mixed * self.lengths >> 32) as usize
+        self.shortest + ((mixed * self.lengths) >> 32) as usize
     }
 }
 

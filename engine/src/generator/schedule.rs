@@ -125,8 +125,8 @@ mod tests {
     proptest! {
         #[test]
         fn polled_often_enough_every_packet_leaves_on_time(pps in 1_000u32..10_000_000, burst in 1usize..64) {
-            let interval = 1e9 / pps as f64;
-            let mut schedule = Schedule::new(Rate::Fixed(pps as f64), burst, 77);
+            let interval = 1e9 / f64::from(pps);
+            let mut schedule = Schedule::new(Rate::Fixed(f64::from(pps)), burst, 77);
             let mut sent = 0u64;
             for step in 0..500u64 {
                 let now = 77 + (step as f64 * interval / 2.0) as u64;

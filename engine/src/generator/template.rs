@@ -191,7 +191,7 @@ impl Templates {
             }
             (source, destination) => Sum::ZERO.bytes(&octets(&source)).bytes(&octets(&destination)),
         };
-        let sum = pseudo.word(protocol::UDP as u16).word(ip_payload.len() as u16).bytes(ip_payload);
+        let sum = pseudo.word(u16::from(protocol::UDP)).word(ip_payload.len() as u16).bytes(ip_payload);
         let unsummed = self.ipv4 && udp.checksum.get() == 0;
         let holds = ip_holds
             && udp.length.get() as usize == ip_payload.len()
@@ -255,7 +255,7 @@ impl Template {
         };
         let target_port = ends.target.port();
         headers[udp_at + 2..udp_at + 4].copy_from_slice(&target_port.to_be_bytes());
-        let udp_sum = addresses.word(protocol::UDP as u16).word(target_port);
+        let udp_sum = addresses.word(u16::from(protocol::UDP)).word(target_port);
         Template { headers, ip_sum, udp_sum }
     }
 }
