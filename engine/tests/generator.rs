@@ -2,9 +2,13 @@
 //! they did.
 #![cfg(target_os = "linux")]
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use volley::generator::live::Live;
 use volley::generator::plan::Plan;
 use volley::generator::run::Limits;
@@ -167,4 +171,89 @@ fn nobody_there_is_all_lost_and_said() {
     let outcome = generator.measure(&load(plan, 50), &Live::default(), &AtomicBool::new(false)).unwrap();
     assert_eq!((outcome.counts.sent, outcome.counts.lost), (50, 50));
     assert!(generator.link().refused() > 0);
+}
+
+/// `volley gen` as a user runs it.
+fn command(target: SocketAddr, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_volley"));
+    command.args(["gen", &target.to_string(), "--json", "-"]).args(arguments);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+fn echo(socket: &UdpSocket, from: SocketAddr, payload: &mut [u8]) {
+    socket.send_to(payload, from).unwrap();
+}
+
+#[test]
+fn the_command_reports_and_exits_by_what_it_saw() {
+    let arguments = ["--count", "200", "--rate", "2k", "--fail-on-loss"];
+    let fine = with_server("127.0.0.1:0", echo, |target| command(target, &arguments).output().unwrap());
+    assert_eq!(fine.status.code(), Some(0), "{fine:?}");
+    assert_eq!((json(&fine)["sent"].as_u64(), json(&fine)["received"].as_u64()), (Some(200), Some(200)));
+
+    let spoil = |socket: &UdpSocket, from, payload: &mut [u8]| {
+        payload[0] ^= 1;
+        echo(socket, from, payload);
+    };
+    let spoilt = with_server("127.0.0.1:0", spoil, |target| command(target, &arguments).output().unwrap());
+    assert_eq!(spoilt.status.code(), Some(1));
+    assert_eq!(json(&spoilt)["corrupted"].as_u64(), Some(200));
+    assert!(String::from_utf8_lossy(&spoilt.stderr).contains("200 answers were corrupted"), "{spoilt:?}");
+
+    let silent = |_: &UdpSocket, _, _: &mut [u8]| {};
+    let lost = with_server("127.0.0.1:0", silent, |target| command(target, &arguments).output().unwrap());
+    assert_eq!((lost.status.code(), json(&lost)["lost"].as_u64()), (Some(1), Some(200)));
+
+    let wrong = command("127.0.0.1:1".parse().unwrap(), &["--rate", "fast"]).output().unwrap();
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
+}
+
+#[test]
+fn the_command_reports_when_it_is_interrupted() {
+    let output = with_server("127.0.0.1:0", echo, |target| {
+        let mut child = command(target, &["--duration", "600"]).spawn().unwrap();
+        // Its progress line says that it is at work.
+        let mut progress = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        progress.read_line(&mut line).unwrap();
+        assert!(line.contains("answered"), "{line}");
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+        let output = child.wait_with_output().unwrap();
+        drop(progress);
+        output
+    });
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let report = json(&output);
+    assert!(report["sent"].as_u64() > Some(0));
+    assert_eq!(report["sent"], report["received"]);
+}
+
+#[test]
+fn the_ceiling_is_below_what_a_server_answers() {
+    // At most twenty answers in ten milliseconds.
+    let (mut window, mut answered) = (Instant::now(), 0);
+    let slow = |socket: &UdpSocket, from, payload: &mut [u8]| {
+        if window.elapsed() > Duration::from_millis(10) {
+            (window, answered) = (Instant::now(), 0);
+        }
+        answered += 1;
+        if answered <= 20 {
+            echo(socket, from, payload);
+        }
+    };
+    let found = with_server("127.0.0.1:0", slow, |target| {
+        let plan = Plan::new(1, 1, 18..=18);
+        let mut generator = Generator::new(open(target, &plan));
+        let mut load = load(plan, PACKETS);
+        load.limits.linger = Duration::from_millis(50);
+        let probe = Duration::from_millis(100);
+        generator.find_ceiling(&load, probe, &Live::default(), &AtomicBool::new(false)).unwrap()
+    });
+    assert!(found.rate_pps < 4_000.0, "twenty answers in ten ms are 2,000 pps: {found:?}");
+    assert!(found.probes.iter().any(|probe| probe.lost > 0), "{found:?}");
 }

@@ -3,6 +3,7 @@
 use crate::generator::af_xdp::AfXdpLink;
 use crate::generator::approach::{Approach, Wanted};
 use crate::generator::blast;
+use crate::generator::ceiling::PROBE;
 use crate::generator::link::Link;
 use crate::generator::live::Live;
 use crate::generator::payload::HEADER_LEN;
@@ -61,7 +62,7 @@ pub struct GenArgs {
     linger: Duration,
 
     /// Bytes of each frame on the wire, frame check sequence included: one size, or a range LOW-HIGH.
-    /// The least is 64 over IPv4 and 84 over IPv6
+    /// The least is 64 over IPv4 and 84 over IPv6 [default: the least]
     #[arg(long, value_parser = parse_range, conflicts_with = "payload")]
     size: Option<RangeInclusive<usize>>,
 
@@ -264,7 +265,8 @@ fn measure<L: Link>(
             None
         }
         Asked::OfCeiling(part) => {
-            let ceiling = generator.find_ceiling(&load, live, stop).context("searching the ceiling")?;
+            let ceiling =
+                generator.find_ceiling(&load, PROBE, live, stop).context("searching the ceiling")?;
             ensure!(
                 ceiling.rate_pps > 0.0,
                 "packets were lost at every rate tried, down to {:.0} pps: is {} an echo? is the path clean?",

@@ -2,7 +2,8 @@
 
 use super::tracker::Counts;
 use crossbeam_utils::CachePadded;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The counters of a running measurement.
@@ -11,7 +12,8 @@ pub struct Live {
     sent: CachePadded<AtomicU64>,
     received: AtomicU64,
     wrong: AtomicU64,
-    done: AtomicBool,
+    done: Mutex<bool>,
+    ended: Condvar,
 }
 
 impl Live {
@@ -30,18 +32,19 @@ impl Live {
 
     /// Ends [`Live::print_progress`].
     pub fn finish(&self) {
-        self.done.store(true, Ordering::Relaxed);
+        *self.done.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.ended.notify_all();
     }
 
-    /// Prints a line to standard error each second until [`Live::finish`].
+    /// Prints a line to standard error each second until [`Live::finish`]. It sleeps in between, so it may share the loop's core.
     pub fn print_progress(&self) {
-        const STEP: Duration = Duration::from_millis(20);
         let (mut before, mut last) = ((0, 0), Instant::now());
         let start = last;
-        while !self.done.load(Ordering::Relaxed) {
-            std::thread::sleep(STEP);
-            let now = Instant::now();
-            let gap = now - last;
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*done {
+            let left = Duration::from_secs(1).saturating_sub(last.elapsed());
+            done = self.ended.wait_timeout(done, left).unwrap_or_else(PoisonError::into_inner).0;
+            let (now, gap) = (Instant::now(), last.elapsed());
             if gap < Duration::from_secs(1) {
                 continue;
             }

@@ -99,19 +99,21 @@ impl<L: Link> Generator<L> {
         run.map(|()| session.outcome())
     }
 
-    /// Searches the highest rate at which nothing of `load` is lost, in about ten runs of a second; `load`'s own rate and limits
-    /// do not matter.
+    /// Searches the highest rate at which nothing of `load` is lost, in 8 to 15 runs of `probe` each ([`ceiling::PROBE`] is a
+    /// good one); `load`'s own rate and duration do not matter.
     ///
     /// # Errors
     /// As [`Generator::measure`].
-    pub fn find_ceiling(&mut self, load: &Load, live: &Live, stop: &AtomicBool) -> io::Result<Ceiling> {
+    pub fn find_ceiling(
+        &mut self,
+        load: &Load,
+        probe: Duration,
+        live: &Live,
+        stop: &AtomicBool,
+    ) -> io::Result<Ceiling> {
         let mut at = |rate| {
-            let limits = Limits {
-                warmup: Duration::from_millis(100),
-                duration: ceiling::PROBE,
-                count: None,
-                linger: load.limits.linger,
-            };
+            let limits =
+                Limits { warmup: probe / 10, duration: probe, count: None, linger: load.limits.linger };
             self.measure(&Load { rate, limits, ..load.clone() }, live, stop)
         };
         let flat_out = at(Rate::Max)?;

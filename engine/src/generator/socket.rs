@@ -32,6 +32,14 @@ pub enum SocketError {
         /// Why.
         error: io::Error,
     },
+    /// A socket a flow needs a descriptor a flow.
+    #[error(
+        "no file descriptor left for flow {flow}: lower --flows, raise `ulimit -n`, or use --mode af-xdp"
+    )]
+    Descriptors {
+        /// The flow.
+        flow: usize,
+    },
     /// The target cannot be reached.
     #[error("no way to {target} from {source_address}: {error}")]
     Connect {

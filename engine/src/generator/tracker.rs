@@ -4,6 +4,7 @@
 //!             next − window                        next
 //!   stale ◄──────┤  sent time and "answered" bit     ├──────► not sent yet: corrupt
 //!                └───────── one u64 a packet ────────┘
+//!   before the first that counts (warm-up, earlier runs): not counted
 //!   per flow: the highest sequence answered so far (an answer below it is reordered)
 //! ```
 //!
@@ -15,7 +16,8 @@ use serde::Serialize;
 
 /// What became of the packets of a run.
 ///
-/// `sent = received + lost`. Every answer is one of received, duplicated, corrupted or stale.
+/// `sent = received + lost`. Every answer is one of received, duplicated, corrupted or stale, unless its
+/// packet was sent before the measurement began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Packets sent.
@@ -48,8 +50,10 @@ pub enum Answer {
     Duplicated,
     /// Not what was sent.
     Corrupted,
-    /// Older than the window, or from before the part of the run that is measured.
+    /// Older than the window.
     Stale,
+    /// To a packet of the warm-up, or of an earlier run: not counted.
+    Unmeasured,
 }
 
 /// Follows the packets of one run.
@@ -111,6 +115,7 @@ impl Tracker {
             Answer::Duplicated => self.counts.duplicated += 1,
             Answer::Corrupted => self.counts.corrupted += 1,
             Answer::Stale => self.counts.stale += 1,
+            Answer::Unmeasured => {}
         }
         answer
     }
@@ -133,7 +138,10 @@ impl Tracker {
         {
             return Answer::Corrupted;
         }
-        if sequence < self.first || self.next - sequence > self.mask + 1 {
+        if sequence < self.first {
+            return Answer::Unmeasured;
+        }
+        if self.next - sequence > self.mask + 1 {
             return Answer::Stale;
         }
         let slot = &mut self.slots[(sequence & self.mask) as usize];
@@ -230,10 +238,10 @@ mod tests {
         answer(&mut tracker, 0);
         tracker.measure_from_here();
         tracker.sent(1004);
-        assert_eq!(answer(&mut tracker, 1), Answer::Stale);
+        assert_eq!(answer(&mut tracker, 1), Answer::Unmeasured);
         answer(&mut tracker, 4);
         let counts = tracker.counts();
-        assert_eq!((counts.sent, counts.received, counts.lost, counts.stale), (1, 1, 0, 1));
+        assert_eq!((counts.sent, counts.received, counts.lost, counts.stale), (1, 1, 0, 0));
     }
 
     proptest! {
