@@ -59,7 +59,7 @@ impl Program {
             Inspection::Nothing => None,
             Inspection::Foreign(foreign) => Some(Program {
                 interface: interface_name,
-                volley: foreign.is_volley(),
+                volley: foreign.volley,
                 description: foreign.to_string(),
                 mode: foreign.mode.to_string(),
                 pinned: None,
