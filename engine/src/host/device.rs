@@ -49,6 +49,8 @@ impl Program {
     fn on(interface: &str) -> Program {
         match volley_xdp::inspect(interface) {
             Ok(Inspection::Nothing) => Program::None,
+            // One of an engine that runs without pins, which this process may not look into.
+            Ok(Inspection::Foreign(foreign)) if foreign.volley => Program::Ours(foreign.to_string()),
             Ok(Inspection::Foreign(foreign)) => Program::Foreign(foreign.to_string()),
             Ok(Inspection::Volley { info, .. }) => {
                 let held = if info.pinned.is_some() {
