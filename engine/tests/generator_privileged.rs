@@ -80,6 +80,12 @@ fn af_xdp_packets_come_back_whole_over_both_families_and_all_queues() {
     for queues in [1, 2] {
         let lab = Lab::with(volley_testlab::LabOptions { queues, ..Default::default() });
         for target in ["10.77.0.1", "fd77::1"] {
+            let chosen = Wanted { interface: Some(lab.peer_if().into()), ..wanted(target, 1) };
+            let (by_name, by_route) = lab
+                .peer()
+                .run(|| (Approach::find(&chosen).unwrap(), Approach::find(&wanted(target, 1)).unwrap()));
+            assert_eq!(by_name.link, by_route.link);
+            assert_eq!(by_route.ends.target_mac, lab.engine_mac());
             let (outcome, notes) = with_echo(&lab, |_, _| {}, || run(target, 16));
             let counts = outcome.counts;
             assert_eq!((counts.sent, counts.received), (PACKETS, PACKETS), "{target}, {queues}: {notes:?}");
@@ -113,6 +119,9 @@ fn af_xdp_an_address_of_this_host_is_refused_with_the_remedy() {
     let lab = Lab::new(1);
     let error = lab.peer().run(|| AfXdpLink::open(&wanted("10.77.0.2", 1), None).err().unwrap());
     assert!(matches!(error, OpenError::Approach(ApproachError::Local(_))), "{error}");
+    let nowhere = Wanted { interface: Some("no-such-nic".into()), ..wanted("10.77.0.1", 1) };
+    let error = lab.peer().run(|| Approach::find(&nowhere).err().unwrap());
+    assert!(error.to_string().starts_with("interface no-such-nic"), "{error}");
     let unreachable = lab.peer().run(|| AfXdpLink::open(&wanted("192.0.2.1", 1), None).err().unwrap());
     assert!(unreachable.to_string().contains("no route to 192.0.2.1"), "{unreachable}");
 }

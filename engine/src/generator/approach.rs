@@ -74,17 +74,20 @@ impl Approach {
     /// See [`ApproachError`].
     pub fn find(wanted: &Wanted) -> Result<Approach, ApproachError> {
         let Wanted { target, longest, first_port, flows, .. } = *wanted;
-        let route = route::find(target.ip())?;
+        let link_of = |interface: &str| {
+            Link::find(interface)
+                .map_err(|error| ApproachError::Interface { interface: interface.into(), error })
+        };
+        let chosen = wanted.interface.as_deref().map(link_of).transpose()?;
+        let route = route::find(target.ip(), chosen.as_ref().map(|link| link.index))?;
         if route.source == target.ip() {
             return Err(ApproachError::Local(target.ip()));
         }
-        let interface = wanted.interface.clone().unwrap_or_else(|| route.interface.clone());
-        let link = Link::find(&interface)
-            .map_err(|error| ApproachError::Interface { interface: interface.clone(), error })?;
+        let link = chosen.map_or_else(|| link_of(&route.interface), Ok)?;
         // The MTU does not count the Ethernet header.
         let most = (link.mtu as usize + EthernetHeader::LEN).saturating_sub(headers_len(target.is_ipv4()));
         if longest > most {
-            return Err(ApproachError::TooLong { longest, interface, mtu: link.mtu, most });
+            return Err(ApproachError::TooLong { longest, interface: link.name, mtu: link.mtu, most });
         }
         let sources = if wanted.sources.is_empty() { vec![route.source] } else { wanted.sources.clone() };
         let target_mac = match wanted.mac {

@@ -34,7 +34,7 @@ impl FrameLink {
                 self.broken,
                 "answers had a wrong length, MAC or checksum (a kernel peer on veth leaves checksums unfinished: `ethtool -K DEV tx off` there)",
             ),
-            (self.foreign, "frames were no answers"),
+            (self.foreign, "packets were no answers"),
             (stats.tx_dropped, "packets were dropped by our own driver on transmit"),
             (
                 stats.rx_ring_full,
@@ -181,6 +181,20 @@ mod tests {
         assert_eq!(session.counts().received, 32);
         link.send(&mut session, 64).unwrap();
         assert!(session.counts().sent > 32);
+    }
+
+    #[test]
+    fn an_answer_in_several_frames_is_none_of_ours_and_counted_once() {
+        let config = MemoryConfig { max_segments: 3, ..MemoryConfig::default() };
+        let (port, mut wire) = MemoryPort::new(&config);
+        let (other, _, mut session) = link(256, 1024);
+        let mut link = FrameLink::new(Box::new(port), other.templates);
+        let segment = [0; 100];
+        wire.inject_chain(0, &[&segment[..], &segment[..], &segment[..]]).unwrap();
+        wire.inject(0, &segment).unwrap();
+        while link.recv(&mut session).unwrap() > 0 {}
+        assert_eq!(link.notes(), ["2 packets were no answers"]);
+        assert_eq!(session.counts().corrupted, 0);
     }
 
     #[test]

@@ -49,13 +49,17 @@ pub enum RouteError {
     },
 }
 
-/// The kernel's route to `target`.
-pub fn find(target: IpAddr) -> Result<Route, RouteError> {
+/// The kernel's route to `target`, over the interface numbered `over` if one is given.
+///
+/// # Errors
+/// [`RouteError::None`].
+pub fn find(target: IpAddr, over: Option<u32>) -> Result<Route, RouteError> {
     let none = |error| RouteError::None { target, error };
     let mut ask = RouteMessage::default();
     ask.header.address_family = family(&target);
     ask.header.destination_prefix_length = if target.is_ipv4() { 32 } else { 128 };
     ask.attributes.push(RouteAttribute::Destination(target.into()));
+    ask.attributes.extend(over.map(RouteAttribute::Oif));
     let answer = exchange(RouteNetlinkMessage::GetRoute(ask)).map_err(none)?;
     let RouteNetlinkMessage::NewRoute(route) = answer else {
         return Err(none(io::Error::other("unexpected answer to a route request")));
@@ -76,6 +80,9 @@ pub fn find(target: IpAddr) -> Result<Route, RouteError> {
 
 impl Route {
     /// The next hop's MAC: from the kernel's table, where a datagram to its discard port puts it if it is not there.
+    ///
+    /// # Errors
+    /// [`RouteError::Unresolved`].
     pub fn resolve(&self) -> Result<Mac, RouteError> {
         let give_up = Instant::now() + RESOLVE_WITHIN;
         let any: IpAddr = if self.next_hop.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
@@ -159,7 +166,7 @@ mod tests {
 
     #[test]
     fn loopback_is_reached_over_lo_from_itself() {
-        let route = find([127, 0, 0, 1].into()).unwrap();
+        let route = find([127, 0, 0, 1].into(), None).unwrap();
         assert_eq!(route.source, IpAddr::from([127, 0, 0, 1]));
         assert_eq!(route.next_hop, route.source);
         assert_eq!(nix::net::if_::if_nametoindex(route.interface.as_str()).unwrap(), route.index);
