@@ -17,6 +17,7 @@ use crate::steering::Info;
 use crate::sys;
 
 /// What runs on an interface.
+#[allow(clippy::large_enum_variant)] // one is made per look
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inspection {
     /// No XDP program.

@@ -52,7 +52,11 @@ pub struct Owner {
 #[derive(Debug, thiserror::Error)]
 pub enum OwnerError {
     /// A file or directory cannot be used.
-    #[error("{}: {source}; Volley keeps rule owners there, so it must be writable", path.display())]
+    #[error(
+        "{}: {source}; owners of rules are kept there: run as root, or make {RUN} this user's (RuntimeDirectory=volley \
+         of systemd)",
+        path.display()
+    )]
     Io {
         /// The file or directory.
         path: PathBuf,

@@ -116,9 +116,13 @@ impl PinDir {
 
     /// Looks at what is there.
     pub(crate) fn find(&self, interface: &Interface) -> Result<Found, PinError> {
-        // Without permission to look, neither can the pins be used: that is told apart from nothing.
         match fs::metadata(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+            // The file system is root's alone by custom. If there are pins, their program will be in the way.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                log::debug!("{}: {error}: going on as if nothing were pinned", self.path.display());
+                return Ok(Found::Nothing);
+            }
             Err(source) => return Err(PinError::Io { path: self.path.clone(), source }),
             Ok(_) => {}
         }

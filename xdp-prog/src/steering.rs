@@ -220,7 +220,13 @@ impl Steering {
         let all = others.iter().flat_map(|other| &other.rules).chain(mine).chain(rules);
         let table = table::build(all)?;
         self.run.write(owner, state.maps.rules_id(), rules)?;
-        state.maps.write_rules(&table).map_err(|source| self.map_error(source))?;
+        if let Err(source) = state.maps.write_rules(&table) {
+            match at {
+                Some(at) => self.run.write(owner, state.maps.rules_id(), &state.claims[at].rules)?,
+                None => self.run.forget(owner),
+            }
+            return Err(self.map_error(source));
+        }
         match (at, fresh) {
             (Some(at), _) => state.claims[at].rules = rules.to_vec(),
             (None, Some(lock)) => {
@@ -359,7 +365,7 @@ impl Steering {
     }
 
     /// True while the program still runs on the interface: false once the interface is gone, or somebody took
-    /// the program off.
+    /// the program off. To be asked by a thread in the interface's network namespace.
     pub fn is_attached(&self) -> bool {
         let attached = crate::rtnl::attached(self.interface.index).unwrap_or_default();
         // An upgrade of the pinned program changes its number, not its maps.

@@ -91,9 +91,12 @@ pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     attr.info.info_len = mem::size_of::<bpf_link_info>() as u32;
     attr.info.info = &raw mut info as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    let is_xdp = info.type_ == bpf_link_type::BPF_LINK_TYPE_XDP as u32;
-    // SAFETY: for a link of type XDP the kernel filled the union's `xdp` member.
-    let interface = is_xdp.then(|| unsafe { info.__bindgen_anon_1.xdp.ifindex });
+    let interface = if info.type_ == bpf_link_type::BPF_LINK_TYPE_XDP as u32 {
+        // SAFETY: for a link of type XDP the kernel filled the union's `xdp` member.
+        Some(unsafe { info.__bindgen_anon_1.xdp.ifindex })
+    } else {
+        None
+    };
     Ok(LinkInfo { id: info.id, program_id: info.prog_id, interface })
 }
 

@@ -71,10 +71,21 @@ pub fn load(args: LoadArgs) -> anyhow::Result<()> {
     if let Some(netns) = &args.netns {
         volley_xdp::netns::enter(netns)?;
     }
-    let options =
-        AttachOptions { interface: args.interface, mode: args.mode.into(), replace: args.replace };
+    let wanted = args.mode.into();
+    let options = AttachOptions { interface: args.interface, mode: wanted, replace: args.replace };
     let loaded = volley_xdp::load::load(&options, args.upgrade)?;
     print!("{}", describe(&loaded));
+    let other_mode = match wanted {
+        AttachMode::Native => loaded.mode != Mode::Native,
+        AttachMode::Generic => loaded.mode != Mode::Generic,
+        AttachMode::Auto => false,
+    };
+    anyhow::ensure!(
+        !other_mode,
+        "{} keeps the {} mode it was loaded with: `volley unload` it first",
+        loaded.interface,
+        loaded.mode
+    );
     Ok(())
 }
 

@@ -1,9 +1,11 @@
 //! Attaching without pins.
 
 use volley_testlab::{Lab, require_root};
-use volley_xdp::{AttachError, AttachMode, AttachOptions, Counter, Inspection, Mode, Steering, inspect};
+use volley_xdp::{
+    Action, AttachError, AttachMode, AttachOptions, Counter, Inspection, Mode, Steering, inspect,
+};
 
-use crate::stage::{Holder, LEAST, Sockets, attach, eventually, options, program_on};
+use crate::stage::{Holder, LEAST, Sockets, attach, eventually, options, program_on, udp};
 
 #[test]
 fn the_attachment_is_a_link_that_ends_with_steering() {
@@ -136,4 +138,22 @@ fn a_second_process_is_told_of_the_first() {
         lab.engine().run(|| Steering::attach(&AttachOptions { replace: true, ..options(&lab) })).unwrap();
     drop(holder);
     assert!(lab.engine().run(|| taken.is_attached()));
+}
+
+#[test]
+fn an_interface_that_is_removed_takes_the_program_with_it() {
+    if !require_root() {
+        return;
+    }
+    let lab = Lab::new(1);
+    let steering = attach(&lab).unwrap();
+    steering.claim("game", &[udp(7777..=7777, Action::Drop)]).unwrap();
+    lab.engine().exec(["ip", "link", "del", "dev", lab.engine_if()]);
+    assert!(!lab.engine().run(|| steering.is_attached()));
+    // Rules and counters are maps of ours still; the end is in order.
+    steering.claim("game", &[]).unwrap();
+    assert_eq!(steering.counters().unwrap().get(Counter::RuleDrop), 0);
+    drop(steering);
+    let error = attach(&lab).unwrap_err();
+    assert!(matches!(error, AttachError::NoInterface(_)), "{error}");
 }
