@@ -12,8 +12,9 @@ use super::Net;
 use super::parse::{self, Arrival};
 use super::reply::{self, Checksum};
 use crate::datagram::Opened;
-use crate::frame::{BURST, Burst, Frame, flag};
+use crate::frame::{BURST, Frame, flag};
 use crate::port::Port;
+use arrayvec::ArrayVec;
 use volley_wire::DropReason;
 use volley_wire::udp::UdpHeader;
 
@@ -37,23 +38,30 @@ pub(super) fn view<'b>(scratch: &mut &'b mut [u8], note: &Opened, limit: usize) 
 }
 
 impl<P: Port + ?Sized> Net<P> {
-    /// Parses, linearises and verifies the chain at the start of `frames`. Also returns how many frames it has.
-    /// `used` is how much of the scratch memory earlier chains of the burst have.
+    /// Parses, linearises and verifies the chain at the start of `frames`, and notes or counts it. Returns how many frames it
+    /// has. `used` is how much of the scratch memory earlier chains of the burst have.
     #[cold]
     pub(super) fn open_chain(
-        &self,
+        &mut self,
         frames: &[Frame],
         index: usize,
         scratch: &mut [u8],
         used: &mut usize,
-    ) -> (Result<Opened, DropReason>, usize) {
-        let segments = match frames.iter().position(|frame| !frame.has(flag::MORE)) {
-            Some(last) => last + 1,
+        opened: &mut ArrayVec<Opened, BURST>,
+    ) -> usize {
+        let (result, segments) = match frames.iter().position(|frame| !frame.has(flag::MORE)) {
+            Some(last) => (self.open_segments(&frames[..=last], index, scratch, used), last + 1),
             // A port that breaks its promise of whole chains.
-            None => return (Err(DropReason::Truncated), frames.len()),
+            None => (Err(DropReason::Truncated), frames.len()),
         };
-        let chain = &frames[..segments];
-        (self.open_segments(chain, index, scratch, used), segments)
+        match result {
+            Ok(note) => {
+                self.stats.received_bytes += u64::from(note.len);
+                opened.push(note);
+            }
+            Err(reason) => self.stats.drop(reason),
+        }
+        segments
     }
 
     fn open_segments(
@@ -102,40 +110,33 @@ impl<P: Port + ?Sized> Net<P> {
         })
     }
 
-    /// Turns a chain around and queues it, or says why not and leaves its frames to be freed.
+    /// Turns a chain around, and says which of its frames the answer takes: a bit each, from the lowest.
     #[cold]
     pub(super) fn answer_chain(
-        &mut self,
-        mut chain: Burst,
+        &self,
+        chain: &mut [Frame],
         note: &Opened,
         scratch: &[u8],
         len: usize,
         unchanged: bool,
-    ) -> Result<(), DropReason> {
+    ) -> Result<u64, DropReason> {
         let head = note.udp as usize + UdpHeader::LEN;
         let room: usize = chain.iter().map(|frame| frame.len() + frame.tailroom()).sum();
         if len > self.payload_limit(note.path.is_ipv4()) || head + len > room {
-            self.done.extend(chain);
             return Err(DropReason::AnswerTooLong);
         }
         let answer = &scratch[note.payload as usize..][..len];
-        let has_checksum = chain[0].bytes()[note.udp as usize + 6..][..2] != [0, 0];
-        let partial = chain[0].has(flag::CHECKSUM_PARTIAL);
-        let checksum = match unchanged && has_checksum && !partial {
+        let checksum = match self.keeps_checksum(&chain[0], note, unchanged) {
             true => Checksum::Kept,
             false if self.tx_checksum => Checksum::Partial,
             false => Checksum::Computed(Some(answer)),
         };
+        let gap = reply::turn(&mut chain[0], note, len, checksum);
+        let flags = chain[0].flags();
 
-        let mut left = len;
-        let mut flags = 0;
-        for (n, mut frame) in chain.drain(..).enumerate() {
-            let mut skip = 0;
-            if n == 0 {
-                let gap = reply::turn(&mut frame, note, len, checksum);
-                skip = head - gap;
-                flags = frame.flags();
-            }
+        let (mut used, mut left) = (0u64, len);
+        for (n, frame) in chain.iter_mut().enumerate() {
+            let skip = if n == 0 { head - gap } else { 0 };
             // An unchanged answer keeps the frames as they came, any other fills each to its end.
             let here = match unchanged {
                 true => frame.len() - skip,
@@ -143,7 +144,6 @@ impl<P: Port + ?Sized> Net<P> {
             };
             let here = here.min(left);
             if n > 0 && here == 0 {
-                self.done.push(frame);
                 continue;
             }
             if !unchanged {
@@ -153,8 +153,8 @@ impl<P: Port + ?Sized> Net<P> {
             debug_assert!(fits, "`here` lies within the room");
             left -= here;
             frame.set_flags(if left > 0 { flags | flag::MORE } else { flags });
-            self.answers.push(frame);
+            used |= 1 << n;
         }
-        Ok(())
+        Ok(used)
     }
 }

@@ -172,30 +172,35 @@ impl<P: Port + ?Sized> Net<P> {
         })
     }
 
-    /// Turns a packet in one frame around and queues it, or says why not and gives the frame back.
+    /// Turns a packet in one frame around.
     #[inline(always)]
     fn answer_frame(
-        &mut self,
-        mut frame: Frame,
+        &self,
+        frame: &mut Frame,
         opened: &Opened,
         len: usize,
         unchanged: bool,
-    ) -> Result<(), (DropReason, Frame)> {
+    ) -> Result<(), DropReason> {
         let end = opened.payload as usize + len;
         if len > self.payload_limit(opened.path.is_ipv4()) || end > frame.len() + frame.tailroom() {
-            return Err((DropReason::AnswerTooLong, frame));
+            return Err(DropReason::AnswerTooLong);
         }
-        let has_checksum = frame.bytes()[opened.udp as usize + 6..][..2] != [0, 0];
-        let checksum = match unchanged && has_checksum && !frame.has(flag::CHECKSUM_PARTIAL) {
+        let checksum = match self.keeps_checksum(frame, opened, unchanged) {
             true => Checksum::Kept,
             false if self.tx_checksum => Checksum::Partial,
             false => Checksum::Computed(None),
         };
-        let gap = reply::turn(&mut frame, opened, len, checksum);
+        let gap = reply::turn(frame, opened, len, checksum);
         let fits = frame.set_len(end - gap);
         debug_assert!(fits, "the room was checked above");
-        self.answers.push(frame);
         Ok(())
+    }
+
+    /// True when the checksum in the packet holds for its answer too: there is one, and nothing it covers changes.
+    #[inline(always)]
+    fn keeps_checksum(&self, first: &Frame, opened: &Opened, unchanged: bool) -> bool {
+        let stored = first.bytes().get(opened.udp as usize + 6..opened.udp as usize + 8);
+        unchanged && stored.is_some_and(|sum| sum != [0, 0]) && !first.has(flag::CHECKSUM_PARTIAL)
     }
 }
 
@@ -227,18 +232,18 @@ impl<P: Port + ?Sized> DatagramPort for Net<P> {
             if let Some(coming) = frames.get(index + prefetch::AHEAD) {
                 prefetch::headers(coming);
             }
-            let (result, segments) = match frame.has(flag::MORE) {
-                false => (self.open_frame(frame, index), 1),
-                true => self.open_chain(&frames[index..], index, scratch, &mut used),
-            };
-            match result {
+            if frame.has(flag::MORE) {
+                index += self.open_chain(&frames[index..], index, scratch, &mut used, opened);
+                continue;
+            }
+            match self.open_frame(frame, index) {
                 Ok(note) => {
                     self.stats.received_bytes += u64::from(note.len);
                     opened.push(note);
                 }
                 Err(reason) => self.stats.drop(reason),
             }
-            index += segments;
+            index += 1;
         }
         self.stats.received += opened.len() as u64;
         if opened.is_empty() {
@@ -277,46 +282,50 @@ impl<P: Port + ?Sized> DatagramPort for Net<P> {
             self.flush();
         }
         let Batch { frames, opened, next_frame, next_byte, scratch } = batch;
-        let mut frames = frames.drain(..);
+        // The frames that hold answers, a bit each. What is not an answer in the end is given back.
+        let (mut answers, mut packets) = (0u64, 0);
         let mut verdicts = verdicts.iter();
-        let mut at = 0;
         for note in opened.iter() {
-            // Frames between the datagrams were refused by `open`.
-            while at < note.frame {
-                self.done.extend(frames.next());
-                at += 1;
-            }
-            at += note.segments;
             let verdict = verdicts.next().copied().unwrap_or(Verdict::Consume);
-            let refused = match verdict {
+            let first = note.frame as usize;
+            let outcome = match verdict {
                 Verdict::Reply { len, unchanged } if note.segments == 1 => {
-                    let Some(frame) = frames.next() else { break };
-                    if let Err((reason, frame)) = self.answer_frame(frame, note, len as usize, unchanged) {
-                        self.done.push(frame);
-                        self.stats.drop(reason);
-                    }
-                    continue;
+                    let Some(frame) = frames.get_mut(first) else { break };
+                    self.answer_frame(frame, note, len as usize, unchanged).map(|()| 1)
                 }
                 Verdict::Reply { len, unchanged } => {
-                    let chain = frames.by_ref().take(note.segments as usize).collect();
-                    if let Err(reason) = self.answer_chain(chain, note, scratch, len as usize, unchanged) {
-                        self.stats.drop(reason);
-                    }
+                    let Some(chain) = frames.get_mut(first..first + note.segments as usize) else { break };
+                    self.answer_chain(chain, note, scratch, len as usize, unchanged)
+                }
+                Verdict::Drop(reason) => Err(reason),
+                Verdict::Consume => {
+                    self.stats.consumed += 1;
                     continue;
                 }
-                Verdict::Drop(reason) => Some(reason),
-                Verdict::Consume => None,
             };
-            match refused {
-                Some(reason) => self.stats.drop(reason),
-                None => self.stats.consumed += 1,
+            match outcome {
+                Ok(segments) => {
+                    answers |= segments << first;
+                    packets += 1;
+                }
+                Err(reason) => self.stats.drop(reason),
             }
-            self.done.extend(frames.by_ref().take(note.segments as usize));
         }
-        self.done.extend(frames);
         opened.clear();
         (*next_frame, *next_byte) = (0, 0);
-        self.stats.answered += self.answers.offer(&mut *self.port) as u64;
+        let taken = match answers.count_ones() as usize == frames.len() {
+            true => self.answers.offer_from(frames, packets, &mut *self.port),
+            false => {
+                for (index, frame) in frames.drain(..).enumerate() {
+                    match answers >> index & 1 {
+                        1 => self.answers.push(frame),
+                        _ => self.done.push(frame),
+                    }
+                }
+                self.answers.offer(&mut *self.port)
+            }
+        };
+        self.stats.answered += taken as u64;
         if !self.done.is_empty() {
             self.port.free(&mut self.done);
         }

@@ -53,9 +53,10 @@ pub struct Parsed {
 ///
 /// # Errors
 /// The reason to drop the packet. The first that applies on the way from the outermost header inwards.
-#[inline]
+// Inlined where it is called, so that the result is written once, to where it stays.
+#[inline(always)]
 pub fn headers(bytes: &[u8], total: usize, arrival: &Arrival) -> Result<Parsed, DropReason> {
-    let (ethernet, mut rest) = EthernetHeader::ref_from_prefix(bytes).map_err(|_| DropReason::Runt)?;
+    let (ethernet, rest) = EthernetHeader::ref_from_prefix(bytes).map_err(|_| DropReason::Runt)?;
     if ethernet::is_multicast(&ethernet.destination) {
         return Err(DropReason::NotUnicast);
     }
@@ -66,16 +67,48 @@ pub fn headers(bytes: &[u8], total: usize, arrival: &Arrival) -> Result<Parsed, 
         return Err(DropReason::BadSource);
     }
 
-    let mut tags = [Tag::default(); MAX_VLAN_TAGS];
-    let mut depth = 0;
-    let mut ethertype = ethernet.ethertype.get();
+    let ethertype = ethernet.ethertype.get();
+    match ethernet::is_vlan(ethertype) {
+        false => network(ethernet, Tags::default(), ethertype, rest, total, arrival),
+        true => {
+            let (tags, ethertype, rest) = tags(ethertype, rest)?;
+            network(ethernet, tags, ethertype, rest, total, arrival)
+        }
+    }
+}
+
+/// The VLAN tags of a packet.
+#[derive(Clone, Copy, Default)]
+struct Tags {
+    tags: [Tag; MAX_VLAN_TAGS],
+    depth: usize,
+}
+
+/// Takes the tags off: what they are, the EtherType behind them, and what follows. On its own, so that packets without tags
+/// do not carry the variables along.
+#[inline(never)]
+fn tags(mut ethertype: u16, mut rest: &[u8]) -> Result<(Tags, u16, &[u8]), DropReason> {
+    let mut found = Tags::default();
     while ethernet::is_vlan(ethertype) {
-        let slot = tags.get_mut(depth).ok_or(DropReason::VlanDepth)?;
+        let slot = found.tags.get_mut(found.depth).ok_or(DropReason::VlanDepth)?;
         let (tag, after) = VlanTag::ref_from_prefix(rest).map_err(|_| DropReason::Runt)?;
         *slot = Tag { tpid: ethertype, tci: tag.tci.get() };
         (ethertype, rest) = (tag.ethertype.get(), after);
-        depth += 1;
+        found.depth += 1;
     }
+    Ok((found, ethertype, rest))
+}
+
+/// Parses from the IP header on.
+#[inline(always)]
+fn network(
+    ethernet: &EthernetHeader,
+    Tags { tags, depth }: Tags,
+    ethertype: u16,
+    rest: &[u8],
+    total: usize,
+    arrival: &Arrival,
+) -> Result<Parsed, DropReason> {
     let ip = EthernetHeader::LEN + depth * VlanTag::LEN;
     let inner = match ethertype {
         ethertype::IPV4 => ipv4(rest, total - ip, arrival.verify)?,
@@ -161,21 +194,20 @@ fn ipv4(bytes: &[u8], total: usize, verify: bool) -> Result<Inner, DropReason> {
     }
     let pair = Sum::ZERO.fixed(&header.source).fixed(&header.destination);
     let udp = udp(&rest[options.len()..], total_length - header_len, pair)?;
-    match header.source {
-        // "This network" (RFC 1122, 3.2.1.3), loopback, and groups: nobody that could be answered. Our own address as
-        // source would make us talk to ourselves.
-        [0 | 127 | 224..=239, ..] | [255, 255, 255, 255] => return Err(DropReason::BadSource),
-        source if source == header.destination => return Err(DropReason::BadSource),
-        _ => {}
+    let (source, destination) = (u32::from_be_bytes(header.source), u32::from_be_bytes(header.destination));
+    // Our own address as source would make us talk to ourselves.
+    if is_nobody(source) || is_loopback(source) || source == destination {
+        return Err(DropReason::BadSource);
     }
-    match header.destination {
-        [0 | 224..=239, ..] | [255, 255, 255, 255] => return Err(DropReason::NotUnicast),
-        [127, ..] => return Err(DropReason::NotForUs),
-        _ => {}
+    if is_nobody(destination) {
+        return Err(DropReason::NotUnicast);
+    }
+    if is_loopback(destination) {
+        return Err(DropReason::NotForUs);
     }
     Ok(Inner {
-        source: map(header.source),
-        destination: map(header.destination),
+        source: map(source),
+        destination: map(destination),
         peer_port: udp.peer_port,
         local_port: udp.local_port,
         family: IPV4,
@@ -301,8 +333,20 @@ impl Parsed {
 
 /// An IPv4 address in its IPv6-mapped form.
 #[inline(always)]
-fn map(four: [u8; 4]) -> [u8; 16] {
-    ((0xffff_u128 << 32) | u128::from(u32::from_be_bytes(four))).to_be_bytes()
+fn map(four: u32) -> [u8; 16] {
+    ((0xffff_u128 << 32) | u128::from(four)).to_be_bytes()
+}
+
+/// True for IPv4 addresses of no single host: "this network" (RFC 1122, 3.2.1.3), groups, and the limited broadcast.
+#[inline(always)]
+fn is_nobody(address: u32) -> bool {
+    matches!(address >> 24, 0 | 224..=239) || address == u32::MAX
+}
+
+/// True for IPv4 addresses that no packet on a wire may carry.
+#[inline(always)]
+fn is_loopback(address: u32) -> bool {
+    address >> 24 == 127
 }
 
 /// True for IPv6 addresses that no packet on a wire may carry: ::, ::1, and IPv4-mapped ones (RFC 4291).

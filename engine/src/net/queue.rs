@@ -18,6 +18,21 @@ impl TxQueue {
         self.frames.push(frame);
     }
 
+    /// Offers `packets` packets to the port straight from where they are, and keeps what it does not take. This queue is empty
+    /// before. Returns how many packets it took.
+    #[inline]
+    pub(super) fn offer_from<P: Port + ?Sized>(
+        &mut self,
+        from: &mut Burst,
+        packets: usize,
+        port: &mut P,
+    ) -> usize {
+        debug_assert!(self.frames.is_empty());
+        port.tx(from);
+        from.drain(..).for_each(|frame| self.push(frame));
+        packets - self.packets
+    }
+
     /// Offers what is queued to the port; returns how many packets it took.
     #[inline]
     pub(super) fn offer<P: Port + ?Sized>(&mut self, port: &mut P) -> usize {

@@ -39,7 +39,7 @@ pub enum Checksum<'a> {
 /// start. The caller has made sure that `len` fits; the frame's length is not touched otherwise.
 ///
 /// Returns how far the packet's start moved.
-#[inline]
+#[inline(always)]
 pub fn turn(frame: &mut Frame, opened: &Opened, len: usize, checksum: Checksum<'_>) -> usize {
     let (ip, udp) = (opened.ip as usize, opened.udp as usize);
     let ipv4 = opened.path.is_ipv4();

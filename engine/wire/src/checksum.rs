@@ -19,17 +19,22 @@ impl Sum {
     /// Adds bytes as they stand on the wire.
     #[inline]
     pub fn bytes(self, bytes: &[u8]) -> Sum {
-        // Four lanes, so that the additions of a block do not wait for each other; in 128 bits, where the carries
-        // collect in the upper half and need no look until the end.
-        let (blocks, rest) = bytes.as_chunks::<32>();
-        let mut lanes = [u128::from(self.0), 0, 0, 0];
-        for block in blocks {
-            let (words, _) = block.as_chunks::<8>();
-            for (lane, word) in lanes.iter_mut().zip(words) {
-                *lane += u128::from(u64::from_ne_bytes(*word));
+        let mut sum = u128::from(self.0);
+        let mut rest = bytes;
+        if bytes.len() >= 32 {
+            // Four lanes, so that the additions of a block do not wait for each other; in 128 bits, where the carries
+            // collect in the upper half and need no look until the end.
+            let (blocks, after) = bytes.as_chunks::<32>();
+            let mut lanes = [sum, 0, 0, 0];
+            for block in blocks {
+                let (words, _) = block.as_chunks::<8>();
+                for (lane, word) in lanes.iter_mut().zip(words) {
+                    *lane += u128::from(u64::from_ne_bytes(*word));
+                }
             }
+            sum = lanes[0] + lanes[1] + lanes[2] + lanes[3];
+            rest = after;
         }
-        let mut sum = lanes[0] + lanes[1] + lanes[2] + lanes[3];
         let (words, mut rest) = rest.as_chunks::<8>();
         for word in words {
             sum += u128::from(u64::from_ne_bytes(*word));
@@ -78,13 +83,11 @@ impl Sum {
     /// Folds to 16 bits, in host order, not complemented: 0xffff for a packet whose checksum is right.
     #[inline(always)]
     pub const fn fold(self) -> u16 {
-        let mut sum = self.0;
-        sum = (sum & 0xffff_ffff) + (sum >> 32);
-        sum = (sum & 0xffff_ffff) + (sum >> 32);
-        sum = (sum & 0xffff) + (sum >> 16);
-        sum = (sum & 0xffff) + (sum >> 16);
-        sum = (sum & 0xffff) + (sum >> 16);
-        u16::from_be(sum as u16)
+        // A number plus itself with its halves swapped has, in its upper half, the sum of both halves with the carry
+        // brought round: once for 64 bits, once for 32.
+        let wide = (self.0.wrapping_add(self.0.rotate_left(32)) >> 32) as u32;
+        let sum = (wide.wrapping_add(wide.rotate_left(16)) >> 16) as u16;
+        u16::from_be(sum)
     }
 
     /// The checksum to store: the complement of the fold.
