@@ -61,7 +61,8 @@ impl Packet for Copied<'_> {
         let header = HEADER.get_ptr_mut(0)?;
         let size = size_of::<T>() as u32;
         // SAFETY: the helper writes `size` bytes, for which there is room, or fails. The value is this CPU's own.
-        let outcome = unsafe { bpf_xdp_load_bytes(self.0.as_ptr().cast(), offset as u32, header.cast(), size) };
+        let outcome =
+            unsafe { bpf_xdp_load_bytes(self.0.as_ptr().cast(), offset as u32, header.cast(), size) };
         // SAFETY: zero says that all bytes were written; `T` has no alignment and is valid for any bytes.
         if outcome == 0 { Some(unsafe { *header.cast::<T>() }) } else { None }
     }

@@ -7,7 +7,9 @@ use aya_ebpf::btf_maps::{Array, PerCpuArray, XskMap};
 use aya_ebpf::helpers::bpf_redirect_map;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
-use volley_steer::abi::{COUNTER_SLOTS, Control, Counter, Counters, MAX_LISTS, MAX_QUEUES, RuleList, RuleTable, active_half};
+use volley_steer::abi::{
+    COUNTER_SLOTS, Control, Counter, Counters, MAX_LISTS, MAX_QUEUES, RuleList, RuleTable, active_half,
+};
 use volley_steer::{Env, Protocol, Unbound, Verdict};
 
 use crate::packet::{Copied, Linear};
@@ -58,12 +60,18 @@ impl<const GUARDED: bool> Env for Kernel<'_, GUARDED> {
     }
 
     #[inline(always)]
-    fn redirect(&self, unbound: Unbound) -> bool {
+    fn redirect(&self, unbound: Unbound) -> Verdict {
         let sockets = (&raw const SOCKETS).cast_mut().cast();
         // SAFETY: a helper, called with a map of the kind it is for. Without a socket it returns the flags, here
         // an XDP action.
         let done = unsafe { bpf_redirect_map(sockets, self.ctx.rx_queue_index().into(), unbound as u64) };
-        done as u32 == XDP_REDIRECT
+        if done == i64::from(XDP_REDIRECT) {
+            Verdict::Redirect
+        } else if unbound == Unbound::Pass {
+            Verdict::Pass
+        } else {
+            Verdict::Drop
+        }
     }
 
     #[inline(always)]
@@ -97,7 +105,8 @@ fn forgotten(number: u8) -> usize {
 
 const _: () = assert!(COUNTER_SLOTS.is_power_of_two());
 const _: () = assert!(Protocol::Udp as u8 == 0 && Protocol::Tcp as u8 == 1);
-const _: () = assert!(offset_of!(RuleTable, udp) == 0 && offset_of!(RuleTable, tcp) == 65536 * size_of::<u16>());
+const _: () =
+    assert!(offset_of!(RuleTable, udp) == 0 && offset_of!(RuleTable, tcp) == 65536 * size_of::<u16>());
 
 /// Decides where the packet goes.
 #[xdp(frags)]

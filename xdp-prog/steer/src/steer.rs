@@ -22,8 +22,8 @@ pub trait Env {
     /// The rules of a destination port; `None` when it has none.
     fn rules(&self, protocol: Protocol, port: u16) -> Option<&RuleList>;
 
-    /// Hands the packet to the socket of the receiving queue; false when there is none, and then `unbound` is done.
-    fn redirect(&self, unbound: Unbound) -> bool;
+    /// Hands the packet to the socket of the receiving queue: [`Verdict::Redirect`]; without one, what `unbound` says.
+    fn redirect(&self, unbound: Unbound) -> Verdict;
 
     /// Counts the packet. Called exactly once per packet.
     fn count(&self, counter: Counter);
@@ -55,14 +55,13 @@ fn decide<E: Env>(to: &Datagram, env: &E) -> (Verdict, Counter) {
         Some(Action::Pass) => (Verdict::Pass, Counter::RulePass),
         Some(Action::Drop) => (Verdict::Drop, Counter::RuleDrop),
         Some(Action::Redirect { unbound }) => {
-            if env.redirect(unbound) {
-                (Verdict::Redirect, Counter::Redirected)
-            } else {
-                match unbound {
-                    Unbound::Pass => (Verdict::Pass, Counter::NoSocketPass),
-                    Unbound::Drop => (Verdict::Drop, Counter::NoSocketDrop),
-                }
-            }
+            let verdict = env.redirect(unbound);
+            let counter = match verdict {
+                Verdict::Redirect => Counter::Redirected,
+                Verdict::Pass => Counter::NoSocketPass,
+                Verdict::Drop => Counter::NoSocketDrop,
+            };
+            (verdict, counter)
         }
     }
 }

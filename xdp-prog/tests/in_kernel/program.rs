@@ -18,6 +18,15 @@ use crate::fixtures::Outcome;
 /// Bytes of an Ethernet header: the kernel runs no program on less.
 pub const LEAST_FRAME: usize = 14;
 
+/// Every steering program to test: what to call it, and how to load it. Empty when the test cannot run here at all.
+pub fn steering() -> Vec<(String, Program)> {
+    let variants = |(object, bytes): (&str, &'static [u8])| {
+        [programs::STEER, programs::STEER_GUARDED]
+            .map(|name| (format!("{name} of the {object} object"), Program::load(bytes, name)))
+    };
+    objects().into_iter().flat_map(variants).collect()
+}
+
 /// The objects to test: name and bytes. Empty when the test cannot run here at all.
 pub fn objects() -> Vec<(&'static str, &'static [u8])> {
     let mut objects = Vec::new();
@@ -52,6 +61,7 @@ fn rebuilt() -> Result<&'static [u8], String> {
 /// The loaded program with its maps, and a socket to redirect to.
 pub struct Program {
     object: Ebpf,
+    name: &'static str,
     control: Array<MapData, [u32; 2]>,
     rules: Array<MapData, [u8; size_of::<RuleTable>()]>,
     sockets: XskMap<MapData>,
@@ -62,15 +72,14 @@ pub struct Program {
 
 impl Program {
     /// Loads it, without any rule and without a socket.
-    pub fn load(object: &[u8]) -> Program {
+    fn load(object: &[u8], name: &'static str) -> Program {
         let mut object = Ebpf::load(object).expect("the object loads");
         let mut map = |name| object.take_map(name).unwrap_or_else(|| panic!("the object has a map {name}"));
         let control = map(maps::CONTROL).try_into().expect("the control map is an array");
         let rules = map(maps::RULES).try_into().expect("the rules map is an array");
         let sockets = map(maps::SOCKETS).try_into().expect("the sockets map is an XSKMAP");
         let counters = map(maps::COUNTERS).try_into().expect("the counters map is a per-CPU array");
-        let program: &mut Xdp =
-            object.program_mut(programs::STEER).expect("steer").try_into().expect("XDP");
+        let program: &mut Xdp = object.program_mut(name).expect("it is there").try_into().expect("XDP");
         program.load().expect("the verifier takes the program");
         // SAFETY: a system call without pointers; what it returns is checked, and nobody else owns it.
         let socket = unsafe {
@@ -78,7 +87,7 @@ impl Program {
             assert!(fd >= 0, "AF_XDP socket: {}", std::io::Error::last_os_error());
             OwnedFd::from_raw_fd(fd)
         };
-        Program { object, control, rules, sockets, counters, socket, bound: false }
+        Program { object, name, control, rules, sockets, counters, socket, bound: false }
     }
 
     /// Writes one half of the rules.
@@ -125,7 +134,7 @@ impl Program {
 
     fn action(&mut self, frame: &[u8]) -> u32 {
         let program: &mut Xdp =
-            self.object.program_mut(programs::STEER).expect("steer").try_into().expect("XDP");
+            self.object.program_mut(self.name).expect("it is there").try_into().expect("XDP");
         let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
         program.test_run(options).expect("the program runs").return_value
     }
