@@ -1,7 +1,7 @@
 //! The kernel-socket ports over a wire: fragments, a link that takes no more, a peer that is not there. Needs root.
 #![cfg(target_os = "linux")]
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 use volley::datagram::{
     Batch, Datagram, DatagramPort, Datagrams, EpollPort, MmsgPort, SocketConfig, Verdicts,
@@ -13,9 +13,13 @@ use volley_testlab::{Lab, require_root};
 
 const ENDS: [(&str, &str); 2] = [("10.77.0.1:7777", "10.77.0.2:0"), ("[fd77::1]:7777", "[fd77::2]:0")];
 
-/// Each kind of port, opened in the engine's namespace, one after the other.
+/// Each kind of port on the engine's two addresses, one after the other.
 fn each_port(lab: &Lab, config: &SocketConfig, check: impl Fn(&mut dyn DatagramPort)) {
-    let addresses: Vec<SocketAddr> = ENDS.iter().map(|(engine, _)| engine.parse().unwrap()).collect();
+    each_port_on(lab, ENDS.map(|(engine, _)| engine), config, check);
+}
+
+fn each_port_on(lab: &Lab, on: [&str; 2], config: &SocketConfig, check: impl Fn(&mut dyn DatagramPort)) {
+    let addresses = on.map(|address| address.parse::<SocketAddr>().unwrap());
     let offloads = SocketConfig { gso: true, gro: true, ..config.clone() };
     check(&mut lab.engine().run(|| EpollPort::open(&addresses, config).unwrap()));
     check(&mut lab.engine().run(|| MmsgPort::open(&addresses, config).unwrap()));
@@ -111,6 +115,40 @@ fn answers_that_cannot_be_segments_are_sent_one_by_one() {
 }
 
 #[test]
+fn a_wildcard_answers_link_local_peers_and_no_broadcast() {
+    if !require_root() {
+        return;
+    }
+    let lab = Lab::new(1);
+    for (namespace, interface, address) in
+        [(lab.engine(), lab.engine_if(), "fe80::77/64"), (lab.peer(), lab.peer_if(), "fe80::88/64")]
+    {
+        namespace.exec(["ip", "address", "add", address, "dev", interface, "nodad"]);
+    }
+    let ours = lab.peer().run(|| nix::net::if_::if_nametoindex(lab.peer_if()).unwrap());
+    let local = |ip: &str, port| SocketAddrV6::new(ip.parse().unwrap(), port, 0, ours);
+    let broadcast = client(&lab, "10.77.0.2:0");
+    broadcast.set_broadcast(true).unwrap();
+    let link_local = lab.peer().run(|| UdpSocket::bind(local("fe80::88", 0)).unwrap());
+    link_local.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    each_port_on(&lab, ["0.0.0.0:7777", "[::]:7777"], &SocketConfig::default(), |port| {
+        let refused = |port: &dyn DatagramPort| port.stats().dropped[DropReason::NotUnicast as usize];
+        for to in ["10.77.0.255:7777", "224.0.0.1:7777"] {
+            let before = refused(port);
+            broadcast.send_to(b"anybody?", to).unwrap();
+            until(port, |port| refused(port) == before + 1);
+        }
+        assert_eq!((port.stats().received, port.stats().answered), (0, 0));
+
+        link_local.send_to(b"next door", local("fe80::77", 7777)).unwrap();
+        until(port, |port| port.stats().answered == 1);
+        let mut buffer = [0; 64];
+        let (len, from) = link_local.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..len], from), (&b"next door"[..], local("fe80::77", 7777).into()));
+    });
+}
+
+#[test]
 fn a_link_that_takes_no_more_holds_a_bounded_lot_and_recovers() {
     if !require_root() {
         return;
@@ -163,7 +201,7 @@ fn a_peer_that_cannot_be_reached_does_not_stop_the_others() {
         ];
         for (peer, refused) in ways {
             let peer: SocketAddr = peer.parse().unwrap();
-            let engine = ENDS[peer.is_ipv6() as usize].0.parse().unwrap();
+            let engine = ENDS[usize::from(peer.is_ipv6())].0.parse().unwrap();
             let path = Path::to(0, engine, peer).unwrap();
             let before = port.stats();
             for _ in 0..5 {

@@ -86,7 +86,7 @@ impl Frame {
     /// lies inside the chunk.
     #[inline(always)]
     pub unsafe fn from_raw(raw: RawFrame) -> Frame {
-        debug_assert!(raw.offset as u64 + raw.len as u64 <= raw.capacity as u64);
+        debug_assert!(u64::from(raw.offset) + u64::from(raw.len) <= u64::from(raw.capacity));
         let RawFrame { chunk, token, capacity, offset, len, queue, flags } = raw;
         Frame { chunk, token, capacity, offset, len, queue, flags, checksum: 0 }
     }

@@ -47,7 +47,7 @@ impl FramePool {
         Some(unsafe {
             Frame::from_raw(RawFrame {
                 chunk: self.memory.add(index as usize * self.chunk as usize),
-                token: index as u64,
+                token: u64::from(index),
                 capacity: self.chunk,
                 offset: self.headroom,
                 len: 0,
@@ -91,7 +91,7 @@ impl FramePool {
 
     /// Where the frames are.
     pub fn ledger(&self) -> Ledger {
-        let (total, free) = (self.total as u64, self.free.len() as u64);
+        let (total, free) = (u64::from(self.total), self.free.len() as u64);
         Ledger { total, free, app: total - free, ..Ledger::default() }
     }
 }

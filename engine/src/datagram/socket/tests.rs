@@ -157,7 +157,7 @@ fn gro_buffers_are_many_datagrams_and_gso_sends_them_back() {
         // A port with GSO is what makes large buffers on loopback: it sends 100 datagrams of 700 bytes, the last of 50.
         let mut sender =
             MmsgPort::open(&addresses(&LOOPBACK), &SocketConfig { gso: true, ..config.clone() }).unwrap();
-        let from = sender.local_addresses()[address.is_ipv6() as usize];
+        let from = sender.local_addresses()[usize::from(address.is_ipv6())];
         let path = Path::to(0, from, address).unwrap();
         for n in 0..100u8 {
             let len = if n == 99 { 50 } else { 700 };
@@ -208,7 +208,7 @@ fn a_wildcard_answers_from_the_address_that_was_addressed() {
     for (mut port, bound) in every_port(&["0.0.0.0:0", "[::]:0"], &SocketConfig::default()) {
         for (own, from) in [("127.0.0.9", "127.0.0.1:0"), ("127.1.2.3", "127.0.0.1:0"), ("::1", "[::1]:0")]
         {
-            let index = own.contains("::") as usize;
+            let index = usize::from(own.contains("::"));
             let address = SocketAddr::new(own.parse().unwrap(), bound[index].port());
             let socket = UdpSocket::bind(from).unwrap();
             socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
