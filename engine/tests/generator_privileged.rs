@@ -67,7 +67,8 @@ fn load(flows: u32) -> Load {
 }
 
 fn run(target: &str, flows: u32) -> (volley::generator::session::Outcome, Vec<String>) {
-    let mut generator = Generator::new(AfXdpLink::open(&wanted(target, flows as usize), None).unwrap());
+    let mut generator =
+        Generator::new(AfXdpLink::open(&wanted(target, flows as usize), None, false).unwrap());
     let outcome = generator.measure(&load(flows), &Live::default(), &AtomicBool::new(false)).unwrap();
     (outcome, generator.link().notes())
 }
@@ -117,12 +118,13 @@ fn af_xdp_an_address_of_this_host_is_refused_with_the_remedy() {
         return;
     }
     let lab = Lab::new(1);
-    let error = lab.peer().run(|| AfXdpLink::open(&wanted("10.77.0.2", 1), None).err().unwrap());
+    let error = lab.peer().run(|| AfXdpLink::open(&wanted("10.77.0.2", 1), None, false).err().unwrap());
     assert!(matches!(error, OpenError::Approach(ApproachError::Local(_))), "{error}");
     let nowhere = Wanted { interface: Some("no-such-nic".into()), ..wanted("10.77.0.1", 1) };
     let error = lab.peer().run(|| Approach::find(&nowhere).err().unwrap());
     assert!(error.to_string().starts_with("interface no-such-nic"), "{error}");
-    let unreachable = lab.peer().run(|| AfXdpLink::open(&wanted("192.0.2.1", 1), None).err().unwrap());
+    let unreachable =
+        lab.peer().run(|| AfXdpLink::open(&wanted("192.0.2.1", 1), None, false).err().unwrap());
     assert!(unreachable.to_string().contains("no route to 192.0.2.1"), "{unreachable}");
 }
 

@@ -98,6 +98,10 @@ pub struct GenArgs {
     #[arg(long, value_parser = parse_range)]
     queues: Option<RangeInclusive<usize>>,
 
+    /// Take the interface over from another XDP program (af-xdp)
+    #[arg(long)]
+    replace: bool,
+
     /// MAC to send to (af-xdp, blast) [default: what the kernel knows of the next hop]
     #[arg(long, value_parser = parse_mac)]
     mac: Option<Mac>,
@@ -226,7 +230,7 @@ fn wanted(args: &GenArgs, plan: &Plan) -> Wanted {
 fn over_af_xdp(args: &GenArgs, live: &Live, stop: &AtomicBool) -> anyhow::Result<Report> {
     let plan = plan(args)?;
     let queues = args.queues.clone().map(|queues| queues.map(|number| number as u16).collect());
-    let link = AfXdpLink::open(&wanted(args, &plan), queues)?;
+    let link = AfXdpLink::open(&wanted(args, &plan), queues, args.replace)?;
     let name = link.name().to_owned();
     let mut generator = Generator::new(link);
     let mut report = measure(args, "af_xdp", plan, &mut generator, live, stop)?;

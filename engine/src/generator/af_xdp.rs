@@ -62,11 +62,12 @@ pub struct AfXdpLink {
 }
 
 impl AfXdpLink {
-    /// Opens sockets on `queues` (`None`: all of the interface's), attaches the steering program (or uses the pinned one) and claims the source ports.
+    /// Opens sockets on `queues` (`None`: all of the interface's), attaches the steering program or uses the pinned one
+    /// (`replace`: in another's place), and claims the source ports.
     ///
     /// # Errors
     /// See [`OpenError`]; nothing is left behind then.
-    pub fn open(wanted: &Wanted, queues: Option<Vec<u16>>) -> Result<AfXdpLink, OpenError> {
+    pub fn open(wanted: &Wanted, queues: Option<Vec<u16>>, replace: bool) -> Result<AfXdpLink, OpenError> {
         let Approach { link, ends } = Approach::find(wanted)?;
         let queues = queues.unwrap_or_else(|| (0..link.queues.unwrap_or(1) as u16).collect());
         let mut config = AfXdpConfig::new(&link.name, queues);
@@ -86,7 +87,7 @@ impl AfXdpLink {
 
         let port = AfXdp::open(&config)?;
         let steering =
-            Steering::attach(&AttachOptions { interface: link.name, ..AttachOptions::default() })?;
+            Steering::attach(&AttachOptions { interface: link.name, replace, ..AttachOptions::default() })?;
         for (queue, socket) in port.sockets() {
             steering.bind_socket(queue.into(), socket)?;
         }

@@ -33,7 +33,7 @@ const WAKE: Signal = Signal::SIGUSR1;
 
 /// Why it cannot run.
 #[derive(Debug, Error)]
-pub enum Error {
+pub enum RunError {
     /// Source addresses and ports.
     #[error(transparent)]
     Ends(#[from] EndsError),
@@ -52,17 +52,17 @@ pub enum Error {
 /// when nothing else comes from the target's port to the interface; latency is not measured.
 ///
 /// # Errors
-/// See [`Error`].
+/// See [`RunError`].
 pub fn run(
     approach: Approach,
     payload_len: usize,
     limits: &Limits,
     live: &Live,
     stop: &AtomicBool,
-) -> Result<Outcome, Error> {
+) -> Result<Outcome, RunError> {
     let Approach { link, ends } = approach;
     if ends.sources.len() != 1 {
-        return Err(Error::Sources);
+        return Err(RunError::Sources);
     }
     let (flows, first_port) = (ends.flows as u32, ends.first_port);
     let templates = Templates::new(ends)?;
@@ -110,7 +110,7 @@ impl Blast {
         count: Option<u64>,
         live: &Live,
         stop: &AtomicBool,
-    ) -> Result<(Counts, Duration), Error> {
+    ) -> Result<(Counts, Duration), RunError> {
         let done = AtomicBool::new(false);
         let mut left = count.unwrap_or(u64::MAX);
         let (tell, sender_thread) = mpsc::channel();
@@ -122,7 +122,7 @@ impl Blast {
                     self.blaster.burst(packets)?;
                     left -= u64::from(packets);
                 }
-                Ok::<_, Error>(())
+                Ok::<_, RunError>(())
             });
             let counted =
                 self.watch(duration, live, || sender.is_finished() || stop.load(Ordering::Relaxed));
@@ -145,7 +145,7 @@ impl Blast {
         duration: Duration,
         live: &Live,
         over: impl Fn() -> bool,
-    ) -> Result<(Counts, Duration), Error> {
+    ) -> Result<(Counts, Duration), RunError> {
         let (mut start, mut begun) = (Instant::now(), false);
         loop {
             let ended = over();
@@ -162,13 +162,13 @@ impl Blast {
         }
     }
 
-    fn total(&self) -> Result<Counts, Error> {
+    fn total(&self) -> Result<Counts, RunError> {
         let answers = self.blaster.answers()?;
         let (sent, received) = (self.blaster.sent()?, answers.answers);
         Ok(Counts { sent, received, corrupted: answers.odd_length, ..Counts::default() })
     }
 
-    fn counts(&self) -> Result<Counts, Error> {
+    fn counts(&self) -> Result<Counts, RunError> {
         let total = self.total()?;
         let sent = total.sent - self.before.sent;
         let received = total.received - self.before.received;
