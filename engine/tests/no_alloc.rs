@@ -10,7 +10,7 @@ use volley::net::packet::Packet;
 use volley::net::{Net, NetConfig, Path, Tag};
 use volley::port::{MemoryConfig, MemoryPort, MemoryWire, Port};
 use volley::time::Now;
-use volley::worker::{Helpers, Mailboxes, Waker, Worker, WorkerConfig};
+use volley::worker::{Board, Helpers, Mailboxes, Waker, Worker, WorkerConfig};
 
 /// Counts what the watched thread allocates or frees.
 struct Counting;
@@ -165,7 +165,9 @@ fn a_worker_in_full_swing_does_not_allocate() {
     let mailboxes = Mailboxes::mesh(&[Arc::clone(&waker)], 64).pop().unwrap();
     let helpers = Helpers::new(4, waker);
     let app = Busy { timers: 0, posts: 0, unasked: 0 };
-    let mut worker = Worker::new(&WorkerConfig::new(WorkerId(0)), app, ports, mailboxes, helpers);
+    let config = WorkerConfig { tick_ns: Some(1000), ..WorkerConfig::new(WorkerId(0)) };
+    let mut worker = Worker::new(&config, app, ports, mailboxes, helpers);
+    let board = Board::new(1);
     let mut now = Now { ns: 1_000_000, unix_secs: 0 };
     worker.start(now);
     let packets = packets();
@@ -183,11 +185,13 @@ fn a_worker_in_full_swing_does_not_allocate() {
             }
             while control.asks.pop().is_ok() {}
             round(&mut worker, &mut wire, &packets, &mut now);
+            worker.publish(&board);
         }
     });
     assert_eq!(count, 0, "allocations and frees in 2,000 rounds");
     // It was in full swing.
     let app = worker.app();
+    assert!(board.turns.get().ticks > 2000, "no ticks");
     assert!(app.timers > 2000 && app.posts > 2000 && app.unasked > 2000, "nothing happened");
     assert_eq!(allocations(|| drop(vec![1])), 2, "the counter counts");
 }
