@@ -150,6 +150,21 @@ mod tests {
     }
 
     #[test]
+    fn plain_pages_are_used_only_when_there_are_no_huge_ones() {
+        let free = || {
+            let text = std::fs::read_to_string("/proc/meminfo").unwrap();
+            let line = text.lines().find_map(|line| line.strip_prefix("HugePages_Free:"));
+            line.map_or(0, |count| count.trim().parse::<u32>().unwrap())
+        };
+        let before = free();
+        let umem = Umem::new(100 * 2048, true, None).unwrap();
+        // A page that somebody else took meanwhile must not fail the test: more than one has to be left.
+        assert!(umem.is_huge() || before < 2 || free() < 2);
+        assert_eq!(umem.bytes(), 100 * 2048, "the rest of a huge page is not handed out");
+        assert!(!Umem::new(100 * 2048, false, None).unwrap().is_huge());
+    }
+
+    #[test]
     fn what_cannot_be_had_is_a_typed_error() {
         let error = Umem::new(usize::MAX / 4, false, None).unwrap_err();
         assert!(matches!(error, AfXdpError::Memory { .. }), "{error}");
