@@ -4,14 +4,17 @@ use crate::process::{Interrupt, Job};
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns};
 use serde::Deserialize;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Where engines and loader keep what is true until the next boot, by "<namespace inode>-<interface index>".
+const RUN_STATE: &str = "/run/volley";
 /// What the script may take; it usually takes a tenth of a second.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -102,8 +105,16 @@ impl Made {
         if std::mem::replace(&mut self.gone, true) {
             return Ok(());
         }
+        let namespaces =
+            ["eng", "lab"].map(|end| Path::new("/run/netns").join(format!("{}-{end}", self.name)));
+        let numbers: Vec<u64> =
+            namespaces.iter().filter_map(|path| Some(fs::metadata(path).ok()?.ino())).collect();
         // Also on the way out after Ctrl-C, so that signal no longer counts.
-        self.script("down").run(LIMIT, &Interrupt::default()).map(drop)
+        self.script("down").run(LIMIT, &Interrupt::default())?;
+        for number in numbers {
+            forget(number);
+        }
+        Ok(())
     }
 }
 
@@ -129,6 +140,17 @@ impl End {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),
         })
+    }
+}
+
+/// Removes the engine's run state (locks of rules, status sockets) for the interfaces of a network namespace that is gone:
+/// whoever held it ended before, and nobody can come back for it.
+fn forget(namespace: u64) {
+    for entry in fs::read_dir(RUN_STATE).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&format!("{namespace}-")) {
+            let path = entry.path();
+            let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        }
     }
 }
 

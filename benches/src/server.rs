@@ -41,6 +41,16 @@ impl Server {
         }
     }
 
+    /// What it is, for people.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Server::AfXdp => "AF_XDP",
+            Server::Testpmd => "dpdk-testpmd net_af_xdp",
+            Server::Mmsg => "kernel sockets (recvmmsg, sendmmsg)",
+            Server::Epoll => "kernel sockets (recvfrom, sendto)",
+        }
+    }
+
     /// Why it cannot be measured here, and what to do about it.
     pub fn missing(self) -> Option<String> {
         let needed = ["net_af_xdp", "mempool_ring"];

@@ -5,6 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -49,15 +50,13 @@ impl Demo {
 
     /// Namespaces and processes whose name holds the lab's; the state file of its lab.
     fn left_behind(&self) -> Vec<String> {
-        let names = |directory: &str| fs::read_dir(directory).into_iter().flatten().flatten();
         let mut found: Vec<String> = ["/run/netns", "/sys/class/net", "/run/volley/lab"]
             .into_iter()
-            .flat_map(names)
-            .map(|entry| entry.path().display().to_string())
+            .flat_map(|directory| names(directory).map(move |name| format!("{directory}/{name}")))
             .filter(|path| path.contains(&self.lab))
             .collect();
         for process in names("/proc") {
-            let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let words = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
             let words = String::from_utf8_lossy(&words).replace('\0', " ");
             // The engine is known by the interface it serves, the generator by where it writes its report.
             if words.contains(&self.lab) || words.contains(&*self.out.path().to_string_lossy()) {
@@ -75,6 +74,12 @@ impl Demo {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// The names in a directory; none when there is no such directory.
+fn names(directory: &str) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
 }
 
 /// The `volley` command of this build: another package's binary, which cargo builds here when it is not there yet.
@@ -156,9 +161,15 @@ fn an_interrupt_at_any_time_leaves_nothing() {
         let demo = Demo::new();
         let mut child = demo.start(&[]);
         wait_for(&mut child, moment);
+        let namespace = fs::metadata(format!("/run/netns/{}-eng", demo.lab)).map(|file| file.ino());
         kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
         assert_eq!(wait(&mut child), Some(130), "at {moment:?}");
         assert_eq!(demo.left_behind(), Vec::<String>::new(), "at {moment:?}");
+        if let Ok(number) = namespace {
+            let of_it = |name: &str| name.starts_with(&format!("{number}-"));
+            assert!(!names("/run/volley").any(|name| of_it(&name)), "run state left at {moment:?}");
+            assert!(!names("/sys/fs/bpf/volley").any(|name| of_it(&name)), "pins left at {moment:?}");
+        }
     }
 }
 

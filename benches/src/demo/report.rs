@@ -132,10 +132,7 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report { machine, interface, engine_core, generator_core, engine, .. } = self;
-        let way = match self.server {
-            Server::AfXdp => "XDP and AF_XDP",
-            _ => "kernel sockets (recvmmsg, sendmmsg)",
-        };
+        let way = self.server.in_words();
         writeln!(f, "Volley on {machine}")?;
         writeln!(
             f,
@@ -149,7 +146,7 @@ impl fmt::Display for Report {
         let mut table = Builder::default();
         table.push_record(["", "sent", "answered"]);
         for FlatOut { server, address, sent_pps, answered_pps } in &self.flat_out {
-            let name = format!("{}, {}", server.as_str(), family(*address));
+            let name = format!("{}, {}", server.in_words(), family(*address));
             table.push_record([name, rate(*sent_pps), rate(*answered_pps)]);
         }
         writeln!(f, "{}", right(table))?;
@@ -159,12 +156,25 @@ impl fmt::Display for Report {
 
         writeln!(f, "\nHalf of what can be verified flat out, every byte checked: round trip")?;
         let mut table = Builder::default();
-        table.push_record(["", "rate", "p50", "p99", "p99.9", "max", "sent", "lost", "corrupted"]);
+        table.push_record([
+            "",
+            "rate",
+            "p50",
+            "p99",
+            "p99.9",
+            "max",
+            "sent",
+            "lost",
+            "corrupted",
+            "generator late",
+        ]);
         for Fixed { address, measured, .. } in &self.fixed {
-            let Measured { latency, sent, lost, corrupted, .. } = measured;
+            let Measured { latency, lateness, sent, lost, corrupted, .. } = measured;
             let mut record = vec![family(*address).to_owned(), rate(measured.rate_pps.unwrap_or_default())];
             record.extend([latency.p50_ns, latency.p99_ns, latency.p999_ns, latency.max_ns].map(time));
             record.extend([sent, lost, corrupted].map(u64::to_string));
+            // Its share of the round trip: it counts from the intended send time.
+            record.push(format!("p99 {}", time(lateness.p99_ns)));
             table.push_record(record);
         }
         writeln!(f, "{}", right(table))?;
