@@ -163,6 +163,8 @@ fn remedy(foreign: &Foreign) -> &'static str {
     if foreign.volley {
         "stop that volley process, `volley load` the program so that several can share it, or take it over with \
          --replace"
+    } else if foreign.name.is_none() {
+        "remove it, or take its place with --replace (it is not put back); what `volley load` has put there is root's to use"
     } else {
         "remove it, or take its place with --replace (it is not put back)"
     }

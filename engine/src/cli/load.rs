@@ -1,7 +1,5 @@
 //! `volley load` and `volley unload`: the program left on an interface on purpose, and taken off.
 
-use std::time::Duration;
-
 use clap::{Args, ValueEnum};
 use volley_xdp::load::{Change, Loaded};
 use volley_xdp::{AttachMode, AttachOptions, Mode};
@@ -111,9 +109,8 @@ fn describe(loaded: &Loaded) -> String {
         }
         Change::Attached(None) => format!("{interface}: program {program_id} attached in {mode} mode\n"),
         Change::Attached(Some(takeover)) => format!(
-            "{interface}: program {program_id} attached in {mode} mode, in place of {}; {} without a program\n",
-            takeover.from,
-            micros(takeover.gap)
+            "{interface}: program {program_id} attached in {mode} mode, in place of {}; {:.1?} without a program\n",
+            takeover.from, takeover.gap
         ),
         Change::Upgraded { from_program, from_abi, maps_kept } => format!(
             "{interface}: program {from_program} (ABI {from_abi}) swapped for program {program_id} (ABI {}) \
@@ -127,8 +124,4 @@ fn describe(loaded: &Loaded) -> String {
     }
     text += &format!("pinned in {}; `volley unload {interface}` removes it\n", pins.display());
     text
-}
-
-fn micros(duration: Duration) -> String {
-    format!("{:.1} µs", duration.as_nanos() as f64 / 1e3)
 }
