@@ -1,5 +1,6 @@
 use super::*;
 use crate::frame::Frame;
+use proptest::prelude::*;
 
 fn config(ring: usize, frames: u32) -> MemoryConfig {
     MemoryConfig { ring, frames, ..MemoryConfig::default() }
@@ -226,4 +227,106 @@ fn two_threads_exchange_packets_without_losing_a_frame() {
     }
     device.join().unwrap();
     assert_eq!(port.ledger(), Ledger { total: 64, free: 48, kernel_rx: 16, ..Ledger::default() });
+}
+
+/// What may happen to a port and its wire.
+#[derive(Clone, Debug)]
+enum Event {
+    Inject { queue: u16, len: usize },
+    Receive,
+    Send { keep: usize },
+    Alloc(usize),
+    Free,
+    Flush,
+    Collect,
+    HoldCompletions(bool),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => (0..3u16, 1..300usize).prop_map(|(queue, len)| Event::Inject { queue, len }),
+        3 => Just(Event::Receive),
+        3 => (0..70usize).prop_map(|keep| Event::Send { keep }),
+        1 => (0..20usize).prop_map(Event::Alloc),
+        1 => Just(Event::Free),
+        2 => Just(Event::Flush),
+        2 => Just(Event::Collect),
+        1 => any::<bool>().prop_map(Event::HoldCompletions),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_no_frame_is_lost_and_no_packet_cut_or_reordered(
+        events in proptest::collection::vec(event(), 1..200)
+    ) {
+        let config = MemoryConfig { queues: 3, ring: 8, frames: 64, chunk: 128, headroom: 28, max_segments: 3, ..MemoryConfig::default() };
+        let (mut port, mut wire) = MemoryPort::new(&config);
+        let mut burst = Burst::new();
+        let mut arrived: [VecDeque<Vec<u8>>; 3] = Default::default();
+        let mut leaving: [VecDeque<Vec<u8>>; 3] = Default::default();
+        let mut count = 0u8;
+        for event in events {
+            match event {
+                Event::Inject { queue, len } => {
+                    count = count.wrapping_add(1);
+                    let packet = vec![count; len];
+                    if wire.inject(queue, &packet).is_ok() {
+                        arrived[queue as usize].push_back(packet);
+                    }
+                }
+                Event::Receive => {
+                    let before = burst.len();
+                    port.rx(&mut burst);
+                    for (queue, packet) in packets(&burst[before..]) {
+                        prop_assert_eq!(Some(packet), arrived[queue as usize].pop_front());
+                    }
+                }
+                Event::Send { keep } => {
+                    // Whole packets from the front, as many as leave about `keep` frames behind.
+                    let cut = burst.len().saturating_sub(keep);
+                    let end = burst[..cut].iter().rposition(|frame| !frame.has(flag::MORE)).map_or(0, |at| at + 1);
+                    let rest: Burst = burst.drain(end..).collect();
+                    let sent = packets(&burst);
+                    let left = port.tx(&mut burst);
+                    let kept = packets(&burst).len();
+                    prop_assert_eq!(left + burst.len(), end);
+                    for (queue, packet) in sent.iter().take(sent.len() - kept) {
+                        leaving[*queue as usize].push_back(packet.clone());
+                    }
+                    burst.extend(rest);
+                }
+                Event::Alloc(want) => {
+                    let mut empty = Burst::new();
+                    port.alloc(&mut empty, want);
+                    port.free(&mut empty);
+                }
+                Event::Free => port.free(&mut burst),
+                Event::Flush => port.flush(),
+                Event::Collect => {
+                    for (queue, packet) in wire.collect_all() {
+                        prop_assert_eq!(Some(packet), leaving[queue as usize].pop_front());
+                    }
+                }
+                Event::HoldCompletions(hold) => wire.hold_completions(hold),
+            }
+            prop_assert!(port.ledger().balances());
+            prop_assert_eq!(port.ledger().app, burst.len() as u64);
+        }
+        port.free(&mut burst);
+    }
+}
+
+/// The packets of whole frames, chains joined, with their queue.
+fn packets(frames: &[Frame]) -> Vec<(u16, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut bytes = Vec::new();
+    for frame in frames {
+        bytes.extend_from_slice(frame.bytes());
+        if !frame.has(flag::MORE) {
+            found.push((frame.queue(), std::mem::take(&mut bytes)));
+        }
+    }
+    assert!(bytes.is_empty(), "a chain was cut");
+    found
 }
