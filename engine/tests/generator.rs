@@ -1,5 +1,5 @@
-//! The generator end to end over loopback, against servers that misbehave in a known way: what it counts must be exactly what
-//! they did.
+//! The generator end to end over loopback, against servers that misbehave in a known way: what it counts
+//! must be exactly what they did.
 #![cfg(target_os = "linux")]
 
 use nix::sys::signal::{Signal, kill};

@@ -26,8 +26,8 @@ use volley_wire::ethernet::Mac;
 
 /// Generate traffic: open loop, on a schedule fixed in advance, every answer checked byte for byte
 ///
-/// Latency counts from the time a packet was meant to leave, so that a stall shows in every packet it held up
-/// (corrected for coordinated omission). Exits with 1 when an answer was corrupted.
+/// Latency counts from the time a packet was meant to leave, so that a stall shows in every packet it held
+/// up (corrected for coordinated omission). Exits with 1 when an answer was corrupted.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     volley gen 10.0.0.2:7777 --rate 100k --duration 5\n  \
@@ -40,8 +40,8 @@ pub struct GenArgs {
     #[arg(long, value_enum, default_value_t = Mode::Socket)]
     mode: Mode,
 
-    /// Packets per second (100000, 100k, 1.5M); "max" is flat out; "50%" is half of the highest rate at which nothing is lost,
-    /// which is searched first
+    /// Packets per second (100000, 100k, 1.5M); "max" is flat out; "50%" is half of the highest rate at
+    /// which nothing is lost, which is searched first
     #[arg(long, default_value = "10k", value_parser = parse_rate)]
     rate: Asked,
 
@@ -141,12 +141,13 @@ enum Mode {
     Socket,
     /// AF_XDP: a socket per queue of the interface, flows spread over them
     AfXdp,
-    /// From inside the kernel: the most packets one core can send. Answers are counted and dropped by XDP, not verified
+    /// From inside the kernel: the most packets one core can send. Answers are counted and dropped by XDP,
+    /// not verified
     Blast,
 }
 
-/// First source port where none is asked for: below the kernel's ephemeral ports (32768 and up on Linux), so that the rule that
-/// redirects the answers takes nothing from the kernel's own sockets.
+/// First source port where none is asked for: below the kernel's ephemeral ports (32768 and up on Linux),
+/// so that the rule that redirects the answers takes nothing from the kernel's own sockets.
 const FIRST_PORT: u16 = 20_000;
 
 /// Bytes of a frame that are not payload: Ethernet header, IP header, UDP header, frame check sequence.
@@ -273,7 +274,7 @@ fn measure<L: Link>(
                 generator.find_ceiling(&load, PROBE, live, stop).context("searching the ceiling")?;
             ensure!(
                 ceiling.rate_pps > 0.0,
-                "packets were lost at every rate tried, down to {:.0} pps: is {} an echo? is the path clean?",
+                "packets were lost at every rate tried, down to {:.0} pps: is {} an echo, the path clean?",
                 ceiling.probes.last().map_or(0.0, |probe| probe.rate_pps),
                 args.target
             );

@@ -25,7 +25,8 @@ pub enum OpenError {
     Approach(#[from] ApproachError),
     /// A packet is longer than a frame.
     #[error(
-        "{longest} bytes of payload do not fit a frame of {CHUNK_MOST} bytes: choose at most {most}, or --mode socket"
+        "{longest} bytes of payload do not fit a frame of {CHUNK_MOST} bytes: choose at most {most}, or \
+         --mode socket"
     )]
     TooLong {
         /// What was asked.
@@ -62,8 +63,8 @@ pub struct AfXdpLink {
 }
 
 impl AfXdpLink {
-    /// Opens sockets on `queues` (`None`: all of the interface's), attaches the steering program or uses the pinned one
-    /// (`replace`: in another's place), and claims the source ports.
+    /// Opens sockets on `queues` (`None`: all of the interface's), attaches the steering program or uses
+    /// the pinned one (`replace`: in another's place), and claims the source ports.
     ///
     /// # Errors
     /// See [`OpenError`]; nothing is left behind then.

@@ -1,4 +1,5 @@
-//! What frames need to get to the target: interface, addresses, MACs; from the command line or from the kernel's route.
+//! What frames need to get to the target: interface, addresses, MACs; from the command line or from the
+//! kernel's route.
 
 use super::route::{self, RouteError};
 use super::template::{Ends, headers_len};

@@ -5,9 +5,9 @@
 //!   this thread     ── sleeps, reads the programs' counters, progress ── signal ──┘
 //! ```
 //!
-//! One call lasts for the whole measurement, because each begins and ends with a grace period of the kernel's (some 10 ms in
-//! which nothing is sent). Nothing is verified here but numbers and lengths; what it shows is how many packets the other end
-//! answers when it is given more than it can take.
+//! One call lasts for the whole measurement, because each begins and ends with a grace period of the
+//! kernel's (some 10 ms in which nothing is sent). Nothing is verified here but numbers and lengths; what
+//! it shows is how many packets the other end answers when it is given more than it can take.
 
 use super::approach::Approach;
 use super::live::Live;
@@ -48,8 +48,9 @@ pub enum RunError {
     Signal(#[from] io::Error),
 }
 
-/// Sends datagrams of `payload_len` bytes along `approach` as fast as the kernel can and counts what comes back. Losses are exact
-/// when nothing else comes from the target's port to the interface; latency is not measured.
+/// Sends datagrams of `payload_len` bytes along `approach` as fast as the kernel can and counts what comes
+/// back. Losses are exact when nothing else comes from the target's port to the interface; latency is not
+/// measured.
 ///
 /// # Errors
 /// See [`RunError`].
@@ -103,7 +104,8 @@ struct Blast {
 }
 
 impl Blast {
-    /// Sends for `duration`, or `count` packets if that takes less; what was counted at its end, and how long it really took.
+    /// Sends for `duration`, or `count` packets if that takes less; what was counted at its end, and how
+    /// long it really took.
     fn send(
         &self,
         duration: Duration,
@@ -139,7 +141,8 @@ impl Blast {
         })
     }
 
-    /// Shows the counters until `duration` after the first packet, or until `over`; the last of them, and how long it took.
+    /// Shows the counters until `duration` after the first packet, or until `over`; the last of them, and
+    /// how long it took.
     fn watch(
         &self,
         duration: Duration,

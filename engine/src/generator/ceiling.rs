@@ -1,4 +1,5 @@
-//! The highest rate at which nothing is lost: found by halving, each step a short run with every byte checked.
+//! The highest rate at which nothing is lost: found by halving, each step a short run with every byte
+//! checked.
 //!
 //! ```text
 //!   0 ──────── lossless ────────┬──?──┬─────── lossy ──────── what came back flat out
@@ -12,14 +13,16 @@ use std::time::Duration;
 
 /// How long each probe sends. Shorter misses what happens now and then, longer makes a search boring.
 pub const PROBE: Duration = Duration::from_secs(1);
-/// Where a search begins, as a multiple of what is answered flat out: a server that is overrun answers less than it can.
+/// Where a search begins, as a multiple of what is answered flat out: a server that is overrun answers less
+/// than it can.
 pub const ABOVE_FLAT_OUT: f64 = 1.25;
 
 /// Probes of a search: each halves what is uncertain, so seven leave under 1 % of the flat-out rate.
 const PROBES: usize = 7;
 /// Tries of a rate: on a machine that also does other things a pause loses packets that the rate would not.
 const TRIES: usize = 2;
-/// Part of the rate that must really have been sent. Below it the generator, not the other end, is the limit.
+/// Part of the rate that must really have been sent. Below it the generator, not the other end, is the
+/// limit.
 const KEPT_UP: f64 = 0.98;
 
 /// One probe of a search.
@@ -53,7 +56,8 @@ pub struct Ceiling {
     pub probes: Vec<Probe>,
 }
 
-/// Searches below `above` (packets per second: what came back flat out), running `probe` at each rate it wants to know about.
+/// Searches below `above` (packets per second: what came back flat out), running `probe` at each rate it
+/// wants to know about.
 pub fn search<E>(above: f64, mut probe: impl FnMut(f64) -> Result<Probe, E>) -> Result<Ceiling, E> {
     let (mut low, mut high) = (0.0, above);
     let mut probes = Vec::with_capacity(PROBES * TRIES);

@@ -32,7 +32,8 @@ impl FrameLink {
         let counts = [
             (
                 self.broken,
-                "answers had a wrong length, MAC or checksum (a kernel peer on veth leaves checksums unfinished: `ethtool -K DEV tx off` there)",
+                "answers had a wrong length, MAC or checksum (a kernel peer on veth leaves checksums \
+                 unfinished: `ethtool -K DEV tx off` there)",
             ),
             (self.foreign, "packets were no answers"),
             (stats.tx_dropped, "packets were dropped by our own driver on transmit"),

@@ -3,9 +3,11 @@
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// Longest time told apart, in ns; what is longer counts as this long. Ten seconds is far beyond any linger.
+/// Longest time told apart, in ns; what is longer counts as this long. Ten seconds is far beyond any
+/// linger.
 const LONGEST_NS: u64 = 10_000_000_000;
-/// Significant decimal digits kept: times are exact to 0.1 %. One more would take ten times the memory (and cache misses).
+/// Significant decimal digits kept: times are exact to 0.1 %. One more would take ten times the memory (and
+/// cache misses).
 const DIGITS: u8 = 3;
 
 /// A histogram of times in ns.

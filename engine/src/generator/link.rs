@@ -5,11 +5,12 @@ use std::io;
 
 /// Carries the packets of a [`Session`], in bursts.
 pub trait Link {
-    /// Sends the session's next packets, at most `count`, and notes them in the session; fewer, or none, when rings or
-    /// buffers are full. An error is final.
+    /// Sends the session's next packets, at most `count`, and notes them in the session; fewer, or none,
+    /// when rings or buffers are full. An error is final.
     fn send(&mut self, session: &mut Session, count: usize) -> io::Result<()>;
 
-    /// Hands every answer that has arrived (at least a burst of them) to the session, and returns how many there were.
+    /// Hands every answer that has arrived (at least a burst of them) to the session, and returns how many
+    /// there were.
     fn recv(&mut self, session: &mut Session) -> io::Result<usize>;
 }
 

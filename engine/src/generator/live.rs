@@ -1,4 +1,5 @@
-//! What the progress line shows while the generator runs: counters written by the loop, read by another thread.
+//! What the progress line shows while the generator runs: counters written by the loop, read by another
+//! thread.
 
 use super::tracker::Counts;
 use crossbeam_utils::CachePadded;
@@ -36,7 +37,8 @@ impl Live {
         self.ended.notify_all();
     }
 
-    /// Prints a line to standard error each second until [`Live::finish`]. It sleeps in between, so it may share the loop's core.
+    /// Prints a line to standard error each second until [`Live::finish`]. It sleeps in between, so it may
+    /// share the loop's core.
     pub fn print_progress(&self) {
         let (mut before, mut last) = ((0, 0), Instant::now());
         let start = last;

@@ -26,7 +26,8 @@ impl Messages {
         let headers = vectors
             .iter_mut()
             .map(|vector| {
-                // SAFETY: mmsghdr is plain data, for which all zeros (no name, no control data) is a valid value.
+                // SAFETY: mmsghdr is plain data, for which all zeros (no name, no control data) is a valid
+                // value.
                 let mut header: libc::mmsghdr = unsafe { std::mem::zeroed() };
                 header.msg_hdr.msg_iov = vector;
                 header.msg_hdr.msg_iovlen = 1;
@@ -47,8 +48,8 @@ impl Messages {
     /// Sends the first `count` datagrams; how many the kernel took. Does not block.
     pub fn send(&mut self, socket: BorrowedFd<'_>, count: usize) -> io::Result<usize> {
         let count = count.min(BURST);
-        // SAFETY: the first `count` headers point to vectors, and those to buffers, that this struct owns and that are not
-        // resized; each vector's length was cut to its buffer by `write`.
+        // SAFETY: the first `count` headers point to vectors, and those to buffers, that this struct owns
+        // and that are not resized; each vector's length was cut to its buffer by `write`.
         let sent = unsafe {
             libc::sendmmsg(
                 socket.as_raw_fd(),

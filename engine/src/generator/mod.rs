@@ -1,4 +1,5 @@
-//! The traffic generator: sends datagrams on a schedule fixed in advance and checks every byte that comes back.
+//! The traffic generator: sends datagrams on a schedule fixed in advance and checks every byte that comes
+//! back.
 //!
 //! ```text
 //!   schedule ──► session ──► link ─────────────► server
@@ -68,8 +69,8 @@ pub struct Load {
     pub limits: Limits,
 }
 
-/// A generator over a link: any number of measurements, one after the other. Packets are numbered through, so that an answer to
-/// an earlier measurement is told apart.
+/// A generator over a link: any number of measurements, one after the other. Packets are numbered through,
+/// so that an answer to an earlier measurement is told apart.
 pub struct Generator<L> {
     link: L,
     next: u64,
@@ -99,8 +100,8 @@ impl<L: Link> Generator<L> {
         run.map(|()| session.outcome())
     }
 
-    /// Searches the highest rate at which nothing of `load` is lost, in 8 to 15 runs of `probe` each ([`ceiling::PROBE`] is a
-    /// good one); `load`'s own rate and duration do not matter.
+    /// Searches the highest rate at which nothing of `load` is lost, in 8 to 15 runs of `probe` each
+    /// ([`ceiling::PROBE`] is a good one); `load`'s own rate and duration do not matter.
     ///
     /// # Errors
     /// As [`Generator::measure`].

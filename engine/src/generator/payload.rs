@@ -7,10 +7,11 @@
 //!         flow:16 seq:48    ns, monotonic     a function of id alone
 //! ```
 //!
-//! All numbers are little endian. The 18 bytes are exactly what the least Ethernet frame has room for over IPv4: 64 bytes
-//! on the wire = 14 Ethernet + 20 IPv4 + 8 UDP + 18 + 4 frame check sequence. Every byte can be checked by who sent it:
-//! magic and pattern are computable, the id says which packet it was, and the sender remembers the time. Id and time stand
-//! where the in-kernel generator writes its stamp (`volley_steer::blast::Stamp`).
+//! All numbers are little endian. The 18 bytes are exactly what the least Ethernet frame has room for over
+//! IPv4: 64 bytes on the wire = 14 Ethernet + 20 IPv4 + 8 UDP + 18 + 4 frame check sequence. Every byte can
+//! be checked by who sent it: magic and pattern are computable, the id says which packet it was, and the
+//! sender remembers the time. Id and time stand where the in-kernel generator writes its stamp
+//! (`volley_steer::blast::Stamp`).
 
 /// What tells a generated payload from others, at its start: "VG" on the wire.
 pub const MAGIC: u16 = u16::from_le_bytes(*b"VG");
@@ -20,7 +21,8 @@ pub const ID_OFFSET: usize = 2;
 pub const TIME_OFFSET: usize = 10;
 /// Bytes before the pattern: the least payload there is.
 pub const HEADER_LEN: usize = 18;
-/// Sequence numbers are below this: 2^48 packets last 89 years at 100,000 packets/s and 162 days at 20 million.
+/// Sequence numbers are below this: 2^48 packets last 89 years at 100,000 packets/s and 162 days at 20
+/// million.
 pub const SEQUENCE_LIMIT: u64 = 1 << 48;
 
 /// What the first 18 bytes say.
@@ -148,7 +150,9 @@ mod tests {
         }
 
         #[test]
-        fn any_changed_byte_shows(header in header(), len in HEADER_LEN..1500usize, at: prop::sample::Index, flip in 1u8..) {
+        fn any_changed_byte_shows(
+            header in header(), len in HEADER_LEN..1500usize, at: prop::sample::Index, flip in 1u8..
+        ) {
             let mut payload = vec![0; len];
             header.encode(&mut payload);
             payload[at.index(len)] ^= flip;

@@ -16,7 +16,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A plan over `flows` flows (1 to 65,536), `run` packets of a flow in a row, and payloads of `lengths` bytes.
+    /// A plan over `flows` flows (1 to 65,536), `run` packets of a flow in a row, and payloads of `lengths`
+    /// bytes.
     ///
     /// Payloads are at least [`HEADER_LEN`] bytes; what is asked shorter is made so long.
     pub fn new(flows: u32, run: u32, lengths: RangeInclusive<usize>) -> Plan {

@@ -1,4 +1,5 @@
-//! How this host reaches the target: interface, source address and next hop's MAC, as the kernel would do it.
+//! How this host reaches the target: interface, source address and next hop's MAC, as the kernel would do
+//! it.
 
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use volley_wire::ethernet::Mac;
 
-/// How long the kernel may take to learn a MAC: three requests a second apart (neigh/DEV/mcast_solicit) and a little more.
+/// How long the kernel may take to learn a MAC: three requests a second apart (neigh/DEV/mcast_solicit) and
+/// a little more.
 const RESOLVE_WITHIN: Duration = Duration::from_millis(3_500);
 /// The port of the datagram that makes the kernel resolve the next hop: discard (RFC 863).
 const DISCARD: u16 = 9;
@@ -40,7 +42,10 @@ pub enum RouteError {
         error: io::Error,
     },
     /// The next hop does not answer.
-    #[error("{next_hop} on {interface} does not tell its MAC within {} ms: is it up? or give --mac", RESOLVE_WITHIN.as_millis())]
+    #[error(
+        "{next_hop} on {interface} does not tell its MAC within {} ms: is it up? or give --mac",
+        RESOLVE_WITHIN.as_millis()
+    )]
     Unresolved {
         /// Who was asked.
         next_hop: IpAddr,
@@ -79,7 +84,8 @@ pub fn find(target: IpAddr, over: Option<u32>) -> Result<Route, RouteError> {
 }
 
 impl Route {
-    /// The next hop's MAC: from the kernel's table, where a datagram to its discard port puts it if it is not there.
+    /// The next hop's MAC: from the kernel's table, where a datagram to its discard port puts it if it is
+    /// not there.
     ///
     /// # Errors
     /// [`RouteError::Unresolved`].

@@ -5,9 +5,9 @@
 //!   a stall:   0────1───────────────█2█3█4█5─6────7      caught up, at most at twice the rate
 //! ```
 //!
-//! The schedule never bends to the answers (open loop): a packet that leaves late keeps its intended time, and latency
-//! is counted from there, so a stall of either side is not hidden by the packets that were not sent during it
-//! ("coordinated omission"). It asks no clock: time is an argument.
+//! The schedule never bends to the answers (open loop): a packet that leaves late keeps its intended time,
+//! and latency is counted from there, so a stall of either side is not hidden by the packets that were not
+//! sent during it ("coordinated omission"). It asks no clock: time is an argument.
 
 /// How fast to send.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,8 +30,8 @@ pub struct Schedule {
     paced_ns: f64,
 }
 
-/// How much faster than the rate a late schedule is caught up. Higher returns sooner and floods the other end's rings (loss of
-/// our own making); at 1 a schedule once late would stay late for ever.
+/// How much faster than the rate a late schedule is caught up. Higher returns sooner and floods the other
+/// end's rings (loss of our own making); at 1 a schedule once late would stay late for ever.
 const CATCH_UP: f64 = 2.0;
 
 impl Schedule {
@@ -124,7 +124,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn polled_often_enough_every_packet_leaves_on_time(pps in 1_000u32..10_000_000, burst in 1usize..64) {
+        fn polled_often_enough_every_packet_leaves_on_time(
+            pps in 1_000u32..10_000_000, burst in 1usize..64
+        ) {
             let interval = 1e9 / f64::from(pps);
             let mut schedule = Schedule::new(Rate::Fixed(f64::from(pps)), burst, 77);
             let mut sent = 0u64;

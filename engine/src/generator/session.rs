@@ -15,13 +15,13 @@ pub struct SessionConfig {
     pub rate: Rate,
     /// Most packets back to back, at most [`crate::frame::BURST`].
     pub burst: usize,
-    /// Number of the first packet. A later session over the same link goes on counting, so that what is still under way from
-    /// an earlier one is told apart.
+    /// Number of the first packet. A later session over the same link goes on counting, so that what is
+    /// still under way from an earlier one is told apart.
     pub first: u64,
 }
 
-/// Least packets remembered, and most: 8 bytes each. The answer to an older packet counts as lost; a million packets are
-/// a second at 1 Mpps.
+/// Least packets remembered, and most: 8 bytes each. The answer to an older packet counts as lost; a
+/// million packets are a second at 1 Mpps.
 const WINDOW: std::ops::RangeInclusive<usize> = 1 << 12..=1 << 20;
 /// How long a packet is remembered when the rate is known, in seconds: far longer than an answer takes.
 const REMEMBER_SECS: f64 = 2.0;
@@ -80,7 +80,8 @@ impl Session {
         self.schedule.due(self.next() - self.first, now_ns)
     }
 
-    /// Writes the payload of packet `n`, leaving at `now_ns`, over all of `payload`, which has the plan's length for it.
+    /// Writes the payload of packet `n`, leaving at `now_ns`, over all of `payload`, which has the plan's
+    /// length for it.
     #[inline]
     pub fn encode(&self, n: u64, now_ns: u64, payload: &mut [u8]) {
         Header { flow: self.plan.flow(n), sequence: n, time_ns: now_ns }.encode(payload);

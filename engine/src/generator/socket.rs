@@ -12,9 +12,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use thiserror::Error;
 
-/// Bytes of each socket's receive buffer asked for (the kernel may grant less): at 2 KiB of bookkeeping a packet some 2,000
-/// answers, so that a pause of the generator of a few ms is not read as loss. With less it is; with more a flat-out
-/// run keeps answers so long that they are stale.
+/// Bytes of each socket's receive buffer asked for (the kernel may grant less): at 2 KiB of bookkeeping a
+/// packet some 2,000 answers, so that a pause of the generator of a few ms is not read as loss. With less
+/// it is; with more a flat-out run keeps answers so long that they are stale.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// Why the sockets could not be opened.
@@ -67,7 +67,8 @@ pub struct SocketLink {
 }
 
 impl SocketLink {
-    /// Opens a socket per source, in the order of the flows, and connects it to `target`. Payloads are up to `longest` bytes.
+    /// Opens a socket per source, in the order of the flows, and connects it to `target`. Payloads are up
+    /// to `longest` bytes.
     pub fn open(
         target: SocketAddr,
         sources: impl Iterator<Item = SocketAddr>,

@@ -38,7 +38,8 @@ pub struct Ends {
 pub enum EndsError {
     /// Sources and target differ in IP version, or there are none.
     #[error(
-        "{flows} flows to {target} need source addresses of the same IP version: choose others with --source"
+        "{flows} flows to {target} need source addresses of the same IP version: choose others with \
+         --source"
     )]
     Sources {
         /// How many flows.
@@ -48,7 +49,8 @@ pub enum EndsError {
     },
     /// Not enough ports.
     #[error(
-        "{flows} flows need ports {first_port} to {last_port}, and there are 65535: lower --source-port or --flows, or give more --source addresses"
+        "{flows} flows need ports {first_port} to {last_port}, and there are 65535: lower --source-port or \
+         --flows, or give more --source addresses"
     )]
     Ports {
         /// How many flows.
@@ -120,7 +122,8 @@ impl Templates {
         first..=first + ((self.ends.flows.max(1) - 1) / self.sources.len()) as u16
     }
 
-    /// Completes a packet of `flow` whose payload stands already behind [`Templates::headers_len`] bytes of room.
+    /// Completes a packet of `flow` whose payload stands already behind [`Templates::headers_len`] bytes of
+    /// room.
     #[inline]
     pub fn seal(&self, flow: u16, packet: &mut [u8]) {
         let template = &self.sources[flow as usize % self.sources.len()];

@@ -30,7 +30,8 @@ pub struct Counts {
     pub duplicated: u64,
     /// Of the received: those that came after the answer to a later packet of their flow.
     pub reordered: u64,
-    /// Answers that differ from what was sent in at least one byte, in length, or came to another flow's port.
+    /// Answers that differ from what was sent in at least one byte, in length, or came to another flow's
+    /// port.
     pub corrupted: u64,
     /// Answers to packets too old to remember; they are among the lost.
     pub stale: u64,
@@ -72,7 +73,8 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    /// A tracker for packets numbered from `first` that remembers the last `window` (rounded up to a power of two).
+    /// A tracker for packets numbered from `first` that remembers the last `window` (rounded up to a power
+    /// of two).
     pub fn new(plan: Plan, window: usize, first: u64) -> Tracker {
         let window = window.max(1).next_power_of_two();
         Tracker {
