@@ -20,6 +20,7 @@
 //! | `link`, `pin`, `program`, `maps`, `rtnl`, `sys` | one kernel object each | decide |
 //! | [`netns`] | entering a network namespace, and only that | |
 //! | [`blast`] | the in-kernel traffic generator | check the answers' bytes |
+//! | [`cost`] | what steering costs, per packet | move packets |
 //! | [`object`] | the embedded eBPF object | |
 //!
 //! Attaching needs CAP_NET_ADMIN and CAP_BPF. CAP_SYS_ADMIN adds: naming foreign programs, taking over those
@@ -28,6 +29,7 @@
 
 pub mod attach;
 pub mod blast;
+pub mod cost;
 pub mod foreign;
 pub mod inspect;
 mod interface;
