@@ -18,7 +18,7 @@
 //! cache line that both cores write moves once per burst. Entries are written before the producer index is
 //! stored with release, and read after it was loaded with acquire.
 //!
-//! The same types work on heap memory ([`pair`]), one end playing the kernel: that is how they are tested.
+//! The same types work on heap memory (`pair`, for tests), one end playing the kernel: that is how they are tested.
 //!
 //! Source: Documentation/networking/af_xdp.rst, "Rings"; linux/if_xdp.h.
 
