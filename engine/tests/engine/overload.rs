@@ -35,7 +35,8 @@ fn what_does_not_fit_is_counted_and_afterwards_all_is_well() {
     let ended = engine.stop();
     let port = &ended.report["workers"][0]["ports"][0]["port"];
     let count = |name: &str| port[name].as_u64().unwrap();
-    let lost = count("rx_ring_full") + count("fill_ring_empty") + count("rx_dropped");
+    // In copy mode the kernel counts a packet that finds no frame both as dropped and as an empty fill ring.
+    let lost = count("rx_ring_full") + count("fill_ring_empty").max(count("rx_dropped"));
     assert!(lost >= 2 * (FLOOD - 512) as u64, "{port:#}");
     assert_eq!(count("invalid_descriptors"), 0, "{port:#}");
     assert_eq!(count("tx_frames"), count("tx_completed"), "{port:#}");
