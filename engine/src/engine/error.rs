@@ -74,4 +74,12 @@ pub enum StartError {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// Opening or closing a worker's ports panicked: a bug of ours.
+    #[error("worker {worker} panicked outside its app ({message}): this is a bug, please report it")]
+    Panicked {
+        /// The worker.
+        worker: u16,
+        /// What the panic said.
+        message: String,
+    },
 }

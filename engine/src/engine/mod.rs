@@ -35,6 +35,7 @@ pub use report::Report;
 pub use seat::{PortName, Role};
 
 use crate::app::{App, WorkerId};
+use crate::datagram::DatagramPort;
 use crate::worker::{IdlePolicy, Mailboxes, Sleeper, Stop, WorkerConfig, affinity};
 use config::Io;
 use control::{Chair, Control};
@@ -134,8 +135,12 @@ impl Engine {
             return Engine::over(config, None, None, &app);
         }
         let attempt = match config.interface {
-            Some(_) => Front::attach(&config)
-                .and_then(|front| Engine::over(config.clone(), Some(front), None, &app)),
+            Some(_) => {
+                // First of all: a port in use must not cost the interface a moment without its link.
+                let companion = ports::companion(&config)?;
+                Front::attach(&config)
+                    .and_then(|front| Engine::over(config.clone(), Some((front, companion)), None, &app))
+            }
             None => Err(StartError::XdpRequired { why: "no interface was named".into() }),
         };
         match attempt {
@@ -150,10 +155,11 @@ impl Engine {
 
     fn over<A: App>(
         config: Config,
-        front: Option<Front>,
+        front: Option<(Front, Box<dyn DatagramPort>)>,
         fallback: Option<String>,
         app: &Arc<dyn Fn(WorkerId) -> A + Send + Sync>,
     ) -> Result<Engine, StartError> {
+        let (front, companion) = front.unzip();
         let allowed = affinity::allowed();
         let available = front.as_ref().map(Front::queues);
         let shares = plan::shares(&config, available, &allowed)?;
@@ -167,7 +173,7 @@ impl Engine {
             }),
             None => None,
         };
-        let recipes = ports::recipes(&config, &shares, links)?;
+        let recipes = ports::recipes(&config, &shares, links, companion)?;
         let (events, from_events) = mpsc::channel();
         let (notices, from_notices) = mpsc::channel();
         let stop = Stop::new();
@@ -306,7 +312,7 @@ fn spawn<A: App>(
         };
         let thread = std::thread::Builder::new().name(format!("volley-{worker}"));
         let thread =
-            thread.spawn(move || seat.occupy()).map_err(failed(worker, "its thread cannot be started"))?;
+            thread.spawn(move || seat.guarded()).map_err(failed(worker, "its thread cannot be started"))?;
         control.chairs.push(Chair {
             share,
             thread: Some(thread),

@@ -20,7 +20,7 @@ pub(super) struct Recipe {
     links: Option<Links>,
     af_xdp: Option<AfXdpConfig>,
     sockets: Option<Sockets>,
-    /// Sockets opened ahead, so that a port in use is known before anything else is touched.
+    /// Sockets opened ahead, so that a port in use is known before the interface is touched.
     ready: Option<Box<dyn DatagramPort>>,
 }
 
@@ -43,8 +43,36 @@ struct Sockets {
     receive_buffer: Option<u32>,
 }
 
-/// The recipes of all workers. Over AF_XDP the first worker has the companion; over kernel sockets each worker has sockets of
-/// its own, among which the kernel distributes the peers (SO_REUSEPORT).
+impl Sockets {
+    /// What `config` says: over AF_XDP the companion's, else those of each of `workers`.
+    fn of(config: &Config, workers: usize) -> Sockets {
+        let bypass = config.io == Io::AfXdp;
+        let mut addresses = Vec::new();
+        for address in config.bind_addresses() {
+            addresses.extend(config.ports.0.clone().map(|port| SocketAddr::new(address, port)));
+        }
+        Sockets {
+            role: if bypass { Role::Companion } else { Role::Kernel },
+            io: if bypass { Io::Mmsg } else { config.io },
+            addresses,
+            index: u8::from(bypass),
+            shared: !bypass && workers > 1,
+            offload: config.sockets.offload,
+            receive_buffer: config.sockets.receive_buffer,
+        }
+    }
+}
+
+/// The companion's sockets, opened before the interface is touched.
+///
+/// # Errors
+/// When a port is in use.
+pub(super) fn companion(config: &Config) -> Result<Box<dyn DatagramPort>, StartError> {
+    Sockets::of(config, 1).open()
+}
+
+/// The recipes of all workers. Over AF_XDP the first worker has the companion, opened already; over kernel sockets each worker
+/// has sockets of its own, among which the kernel distributes the peers (SO_REUSEPORT).
 ///
 /// # Errors
 /// When a port is in use.
@@ -52,28 +80,20 @@ pub(super) fn recipes(
     config: &Config,
     shares: &[Share],
     links: Option<Links>,
+    mut companion: Option<Box<dyn DatagramPort>>,
 ) -> Result<Vec<Recipe>, StartError> {
     let bypass = config.io == Io::AfXdp;
-    let mut addresses = Vec::new();
-    for address in config.bind_addresses() {
-        addresses.extend(config.ports.0.clone().map(|port| SocketAddr::new(address, port)));
-    }
-    let sockets = Sockets {
-        role: if bypass { Role::Companion } else { Role::Kernel },
-        io: if bypass { Io::Mmsg } else { config.io },
-        addresses,
-        index: u8::from(bypass),
-        shared: !bypass && shares.len() > 1,
-        offload: config.sockets.offload,
-        receive_buffer: config.sockets.receive_buffer,
-    };
+    let sockets = Sockets::of(config, shares.len());
     if sockets.shared {
         // A group of sockets that share a port lets strangers join: look once whether it is free.
         drop(Sockets { shared: false, ..sockets.clone() }.open()?);
     }
     let recipe = |(worker, share): (usize, &Share)| {
         let sockets = (!bypass || worker == 0).then(|| sockets.clone());
-        let ready = sockets.as_ref().map(Sockets::open).transpose()?;
+        let ready = match companion.take() {
+            Some(companion) => Some(companion),
+            None => sockets.as_ref().map(Sockets::open).transpose()?,
+        };
         let af_xdp = bypass.then(|| af_xdp(config, share));
         Ok(Recipe { worker: worker as u16, links: links.clone(), af_xdp, sockets, ready })
     };

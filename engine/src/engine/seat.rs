@@ -137,8 +137,17 @@ pub struct Seat<A: App> {
 }
 
 impl<A: App> Seat<A> {
+    /// As [`Seat::occupy`]; should anything but the worker itself panic, the engine hears of it rather than waiting for ever.
+    pub fn guarded(self) {
+        let (events, worker) = (self.events.clone(), self.index());
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.occupy())) {
+            let error = StartError::Panicked { worker: worker as u16, message: message(panic.as_ref()) };
+            let _ = events.send(Event::Refused { worker, error });
+        }
+    }
+
     /// Runs workers on this thread until one ends as asked, or for good.
-    pub fn occupy(mut self) {
+    fn occupy(mut self) {
         if let Some(core) = self.core
             && let Err(source) = affinity::pin(core)
         {

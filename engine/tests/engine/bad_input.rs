@@ -1,6 +1,8 @@
 //! What nobody should send, and what is merely unusual.
 
-use crate::peer::{FAMILIES, PORT, Wire, assert_answers, assert_kernel_has_the_rest, echoes, socket};
+use crate::peer::{
+    FAMILIES, PORT, Wire, assert_answers, assert_kernel_has_the_rest, echoes, packet, socket,
+};
 use crate::running::Running;
 use volley::net::Tag;
 use volley_testlab::{Lab, LabOptions, require_root};
@@ -76,27 +78,36 @@ fn damaged_packets_are_counted_by_reason_and_good_ones_are_answered() {
     if !require_root() {
         return;
     }
-    let lab = Lab::new(1);
-    let engine = Running::start(&lab, &[]);
-    let mut wire = Wire::open(&lab);
+    for queues in [1, 2] {
+        damaged_packets(queues);
+    }
+}
+
+/// Each on every queue, for its worker to refuse.
+fn damaged_packets(queues: u16) {
+    let lab = Lab::new(queues.into());
+    let engine = Running::start(&lab, &["--workers", &queues.to_string(), "--no-pin"]);
+    let mut wire = Wire::open(&lab, queues);
     let mut expected = std::collections::BTreeMap::new();
+    let mut send = |place: &'static str, name: &'static str, what: &'static str, packet: &[u8]| {
+        (0..TIMES).for_each(|_| wire.send(packet));
+        let entry = expected.entry((place, name)).or_insert((0, Vec::new()));
+        entry.0 += (TIMES * usize::from(queues)) as u64;
+        entry.1.push(what);
+    };
+    let macs = (lab.peer_mac(), lab.engine_mac());
     for (family, kinds) in FAMILIES.into_iter().zip([IPV4, IPV6]) {
         for (what, damage, counted) in kinds {
-            let mut packet = wire.packet(family, b"a payload of some length").build();
+            let mut packet = packet(macs, family, b"a payload of some length").build();
             damage(&mut packet);
-            wire.send(&vec![packet; TIMES]);
-            let (place, name) = match counted {
-                Verdict(name) => ("verdict", *name),
-                Dropped(name) => ("dropped", *name),
-            };
-            let entry = expected.entry((place, name)).or_insert((0, Vec::new()));
-            entry.0 += TIMES as u64;
-            entry.1.push(*what);
+            match counted {
+                Verdict(name) => send("verdict", name, what, &packet),
+                Dropped(name) => send("dropped", name, what, &packet),
+            }
         }
-        let mut tagged = wire.packet(family, b"three tags");
+        let mut tagged = packet(macs, family, b"three tags");
         tagged.tags = vec![Tag { tpid: 0x8100, tci: 5 }; 3];
-        wire.send(&vec![tagged.build(); TIMES]);
-        expected.entry(("verdict", "vlan_depth")).or_insert((0, vec!["three VLAN tags"])).0 += TIMES as u64;
+        send("verdict", "vlan_depth", "three VLAN tags", &tagged.build());
     }
     assert_answers(&lab);
     let ended = engine.stop();
@@ -109,6 +120,10 @@ fn damaged_packets_are_counted_by_reason_and_good_ones_are_answered() {
         );
     }
     assert_eq!(ended.total("answered"), 4, "only the good ones: {:#}", ended.report);
+    for worker in 0..usize::from(queues) {
+        let refused = &ended.report["workers"][worker]["ports"][0]["datagrams"]["dropped"];
+        assert_eq!(refused["ipv4_checksum"], TIMES, "each worker refuses its own: {:#}", ended.report);
+    }
 }
 
 #[test]
@@ -118,14 +133,14 @@ fn answers_keep_their_vlan_tags() {
     }
     let lab = Lab::new(1);
     let engine = Running::start(&lab, &[]);
-    let mut wire = Wire::open(&lab);
+    let mut wire = Wire::open(&lab, 1);
     let one = vec![Tag { tpid: 0x8100, tci: 0x6005 }];
     let two = vec![Tag { tpid: 0x88a8, tci: 0x2009 }, Tag { tpid: 0x8100, tci: 0x0fff }];
     for family in FAMILIES {
         for tags in [&one, &two] {
-            let mut question = wire.packet(family, b"tagged");
+            let mut question = packet((lab.peer_mac(), lab.engine_mac()), family, b"tagged");
             question.tags.clone_from(tags);
-            wire.send(&[question.build()]);
+            wire.send(&question.build());
             let answer = wire.receive().expect("an answer");
             assert_eq!(answer[..6], question.macs.0, "to the peer");
             assert_eq!(answer[6..12], question.macs.1, "from the engine");

@@ -69,33 +69,40 @@ pub fn assert_kernel_has_the_rest(lab: &Lab) {
     }
 }
 
+/// A good packet to the game port, from the first MAC to the second.
+pub fn packet(macs: ([u8; 6], [u8; 6]), family: (IpAddr, IpAddr), payload: &[u8]) -> Packet {
+    let (engine, peer) = family;
+    let from = SocketAddr::new(peer, Wire::PORT);
+    Packet { macs, ..Packet::new(from, SocketAddr::new(engine, PORT), payload) }
+}
+
 /// Raw frames in and out of the peer's interface. Comes back to it: UDP for [`Wire::PORT`], exactly as it was on the wire, VLAN
 /// tags included.
 pub struct Wire {
     port: AfXdp,
     _steering: Steering,
-    macs: ([u8; 6], [u8; 6]),
+    queues: u16,
 }
 
 impl Wire {
     /// Where the packets say they come from.
     pub const PORT: u16 = 40_000;
 
-    /// Takes one queue of the peer's interface.
-    pub fn open(lab: &Lab) -> Wire {
+    /// Takes all `queues` of the peer's interface.
+    pub fn open(lab: &Lab, queues: u16) -> Wire {
         lab.peer().run(|| {
             let interface = lab.peer_if().to_owned();
             let options =
                 AttachOptions { interface: interface.clone(), mode: AttachMode::Native, replace: false };
             let steering = Steering::attach(&options).unwrap();
             let port = AfXdp::open(&AfXdpConfig {
-                frames: 512,
+                frames: 1024,
                 fill_ring: 256,
                 rx_ring: 256,
                 tx_ring: 256,
                 completion_ring: 256,
                 tx_reserve: 128,
-                ..AfXdpConfig::new(interface, vec![0])
+                ..AfXdpConfig::new(interface, (0..queues).collect::<Vec<_>>())
             })
             .unwrap();
             for (queue, socket) in port.sockets() {
@@ -108,21 +115,14 @@ impl Wire {
                 action: Action::Redirect { unbound: Unbound::Pass },
             };
             steering.claim("test-wire", &[rule]).unwrap();
-            Wire { port, _steering: steering, macs: (lab.peer_mac(), lab.engine_mac()) }
+            Wire { port, _steering: steering, queues }
         })
     }
 
-    /// A good packet to the game port.
-    pub fn packet(&self, family: (IpAddr, IpAddr), payload: &[u8]) -> Packet {
-        let (engine, peer) = family;
-        let from = SocketAddr::new(peer, Wire::PORT);
-        Packet { macs: self.macs, ..Packet::new(from, SocketAddr::new(engine, PORT), payload) }
-    }
-
-    /// Puts frames on the wire.
-    pub fn send(&mut self, frames: &[Vec<u8>]) {
+    /// Puts a frame on every queue of the wire; it arrives on the queue of the same number.
+    pub fn send(&mut self, bytes: &[u8]) {
         let until = Instant::now() + Duration::from_secs(5);
-        for bytes in frames {
+        for queue in 0..self.queues {
             let mut burst = Burst::new();
             while self.port.alloc(&mut burst, 1) == 0 {
                 assert!(Instant::now() < until, "no frame to send from");
@@ -130,6 +130,7 @@ impl Wire {
             }
             assert!(burst[0].set_len(bytes.len()));
             burst[0].bytes_mut().copy_from_slice(bytes);
+            burst[0].set_queue(queue);
             while self.port.tx(&mut burst) == 0 {
                 assert!(Instant::now() < until, "the wire takes nothing");
                 self.port.flush();
