@@ -82,7 +82,7 @@ fn over(from: &str, to: &str) {
     let (from, to): (IpAddr, IpAddr) = (from.parse().unwrap(), to.parse().unwrap());
     let server = lab.peer().run(|| UdpSocket::bind(SocketAddr::new(to, PORT)).unwrap());
     server.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut blaster = lab.engine().run(|| Blaster::open(&options(&lab, template(&lab, from, to))).unwrap());
+    let blaster = lab.engine().run(|| Blaster::open(&options(&lab, template(&lab, from, to))).unwrap());
 
     let mut ids = HashSet::new();
     let mut flows = HashSet::new();

@@ -197,7 +197,7 @@ impl Frame {
     /// unchanged) when `start` is odd, 0 or above 254.
     #[must_use]
     pub fn set_partial_checksum(&mut self, start: usize, tcp: bool) -> bool {
-        let fits = start % 2 == 0 && (1..=254).contains(&start);
+        let fits = start.is_multiple_of(2) && (1..=254).contains(&start);
         if fits {
             self.checksum = (start / 2) as u8 | if tcp { 0x80 } else { 0 };
             self.flags |= flag::CHECKSUM_PARTIAL;
