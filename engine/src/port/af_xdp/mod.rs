@@ -14,6 +14,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | `config`, `error` | what to open, and why it could not be |
+//! | `plan` | what the device can do, and so how to open it |
 //! | `socket` | the privileged part: it hands back descriptors and mapped rings |
 //! | `umem`, `chunks` | the memory; the free list and the tokens for what is out |
 //! | `ring` | the rings themselves, over kernel or heap memory |
@@ -27,6 +28,7 @@ mod checksum;
 mod chunks;
 mod config;
 mod error;
+mod plan;
 mod queue;
 mod ring;
 mod socket;
@@ -89,7 +91,7 @@ impl AfXdp {
     /// # Errors
     /// See [`AfXdpError`].
     pub fn open(config: &AfXdpConfig) -> Result<AfXdp, AfXdpError> {
-        let plan = socket::Plan::make(config)?;
+        let plan = plan::Plan::make(config)?;
         let bytes = config.frames as usize * config.chunk as usize;
         let umem = Umem::new(bytes, config.huge_pages, config.numa_node)?;
         let chunks = Chunks::new(umem, config.chunk, XDP_PACKET_HEADROOM + config.headroom);
