@@ -185,10 +185,10 @@ fn pins_of_an_interface_that_is_gone_are_not_mistaken_for_its_successor() {
     assert!(!loaded.pins.exists());
     drop(steering);
 
-    // The same, found by a load of whatever other interface.
+    // The same, swept by whatever is loaded or unloaded next on this machine: here, or in a test beside this one.
     let (_pinned, loaded) = Pinned::load(&lab);
-    lab.engine().exec(["ip", "link", "del", "dev", lab.engine_if()]);
     assert!(loaded.pins.exists());
+    lab.engine().exec(["ip", "link", "del", "dev", lab.engine_if()]);
     let error = lab.engine().run(|| load::unload("lo", false)).unwrap_err();
     assert!(matches!(error, AttachError::NotPinned { running: false, .. }), "{error}");
     assert!(!loaded.pins.exists());
