@@ -6,13 +6,19 @@ use super::error::StartError;
 use super::plan::Share;
 use super::seat::{Opened, Role};
 use crate::control::Control;
-use crate::datagram::DatagramPort;
+use crate::datagram::{DatagramPort, SocketError};
 use crate::net::{Net, NetConfig};
 use crate::port::Port;
 use crate::port::af_xdp::{self, AfXdp, AfXdpConfig, AfXdpError};
 use crate::worker::Waker;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a port that was ours is waited for, and how often it is tried. Between fork and exec lie milliseconds; who
+/// has the port after a second has it to keep.
+const REOPEN_PATIENCE: Duration = Duration::from_secs(1);
+const REOPEN_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How one worker's ports are opened: at the start, and again after a panic.
 pub(super) struct Recipe {
@@ -141,7 +147,7 @@ impl Recipe {
         let mut opened = Opened { ports: Vec::new(), sockets: Vec::new() };
         let kernel = match (self.ready.take(), &self.sockets) {
             (Some(ready), _) => Some(ready),
-            (None, Some(sockets)) => Some(sockets.open()?),
+            (None, Some(sockets)) => Some(sockets.open_again()?),
             (None, None) => None,
         };
         if let Some(config) = &self.af_xdp {
@@ -192,5 +198,19 @@ impl Sockets {
             Io::Epoll => Box::new(EpollPort::open(&self.addresses, &config)?),
             Io::Mmsg | Io::AfXdp => Box::new(MmsgPort::open(&self.addresses, &config)?),
         })
+    }
+
+    /// Opens sockets that were ours a moment ago. A process being started elsewhere in this program has copies of them until it
+    /// executes, so a port in use is tried again for a while.
+    fn open_again(&self) -> Result<Box<dyn DatagramPort>, StartError> {
+        let until = Instant::now() + REOPEN_PATIENCE;
+        loop {
+            match self.open() {
+                Err(StartError::Socket(SocketError::InUse { .. })) if Instant::now() < until => {
+                    std::thread::sleep(REOPEN_INTERVAL);
+                }
+                outcome => return outcome,
+            }
+        }
     }
 }

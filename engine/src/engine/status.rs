@@ -36,7 +36,8 @@ impl StatusSocket {
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory)?;
         }
-        // A file of that name is a dead process's: the name holds our pid.
+        // Whoever was killed could not tidy up; a file of our own name is such a one's too, since it holds our pid.
+        sockets();
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path)?;
         let closing = Arc::new(AtomicBool::new(false));
@@ -82,15 +83,18 @@ fn answer(client: UnixStream, events: &Sender<Event>) -> io::Result<()> {
     (&client).write_all(text.as_bytes())
 }
 
-/// The sockets of engines in [`DIRECTORY`], those of dead processes left out.
+/// The sockets of engines in [`DIRECTORY`]. Those that killed processes left behind are removed.
 pub fn sockets() -> Vec<PathBuf> {
     let entries = std::fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
-    let mut paths: Vec<PathBuf> = entries
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|ext| ext == "sock") && is_alive(path))
-        .collect();
-    paths.sort();
-    paths
+    let all =
+        entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ext| ext == "sock"));
+    let (mut alive, dead): (Vec<PathBuf>, Vec<PathBuf>) = all.partition(|path| is_alive(path));
+    for path in dead {
+        // Without the right to, it stays and does no harm.
+        let _ = std::fs::remove_file(path);
+    }
+    alive.sort();
+    alive
 }
 
 /// `<key>.<pid>.sock`: whether that process exists.

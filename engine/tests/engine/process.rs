@@ -13,6 +13,12 @@ fn volley(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// The names under /run/volley.
+fn leftovers() -> Vec<String> {
+    let entries = std::fs::read_dir("/run/volley").into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
 /// A kernel socket gets the game port, and gets the game's packets.
 #[track_caller]
 fn assert_kernel_has_the_port(lab: &Lab) {
@@ -53,9 +59,7 @@ fn a_signal_drains_reports_and_leaves_nothing() {
         assert_kernel_has_the_port(&lab);
         let link = lab.engine().exec(["ip", "-d", "link", "show", "dev", lab.engine_if()]);
         assert!(!link.contains("xdp"), "{link}");
-        let left: Vec<_> =
-            std::fs::read_dir("/run/volley").unwrap().flatten().map(|e| e.file_name()).collect();
-        assert!(left.iter().all(|name| !name.to_string_lossy().contains(&format!(".{pid}."))), "{left:?}");
+        assert!(!leftovers().iter().any(|name| name.contains(&format!(".{pid}."))), "{:?}", leftovers());
     }
 }
 
@@ -131,10 +135,12 @@ fn status_shows_a_running_engine_and_not_a_dead_one() {
     );
     assert!(one["xdp"]["counters"]["redirected"].as_u64().unwrap() >= 4, "{one:#}");
     engine.signal(nix::libc::SIGKILL);
+    let pid = engine.pid();
     engine.ended();
     let output = Command::new(VOLLEY).args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("and no engine"), "{said}");
+    assert!(!leftovers().iter().any(|name| name.contains(&format!(".{pid}."))), "status tidies up");
 }
 
 #[test]
