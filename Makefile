@@ -29,8 +29,11 @@ test: ## install what is missing, rebuild the eBPF object, run every test and ch
 
 bench: ## install the peers, measure ours against them, write target/bench/*.json
 	@hw-setup/deps bench
-	cargo build --release -p volley -p volley-bench
+	cargo build --release --locked -p volley -p volley-bench
+	cargo build --release --locked -p volley-xdp --example steer-cost
 	target/release/volley-bench all
+	cargo bench --locked -p volley-bench --bench net
+	benches/instructions
 
 setup: ## install everything that demo, test and bench need
 	hw-setup/deps test

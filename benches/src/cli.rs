@@ -4,6 +4,7 @@ use crate::demo::{self, DemoArgs};
 use crate::process::Interrupted;
 use crate::scenario::echo::{self, EchoArgs};
 use crate::scenario::latency::{self, LatencyArgs};
+use crate::scenario::steer_cost;
 use crate::setup::{Setup, SetupArgs};
 use clap::{Args, Parser, Subcommand};
 use std::process::ExitCode;
@@ -27,6 +28,8 @@ enum Command {
     Echo(With<EchoArgs>),
     /// Round trips at half the verified ceiling
     Latency(With<LatencyArgs>),
+    /// The steering program: ns per packet and instructions, beside a bare filter
+    SteerCost(With<NoArgs>),
     /// Every scenario, one after the other
     All(With<AllArgs>),
 }
@@ -38,6 +41,9 @@ struct With<A: Args> {
     #[command(flatten)]
     setup: SetupArgs,
 }
+
+#[derive(Args)]
+struct NoArgs {}
 
 #[derive(Args)]
 struct AllArgs {
@@ -58,6 +64,9 @@ pub fn main() -> ExitCode {
         Command::Latency(With { own, setup }) => {
             Setup::new(&setup, "bench").and_then(|setup| latency::run(&own, &setup))
         }
+        Command::SteerCost(With { own: NoArgs {}, setup }) => {
+            Setup::new(&setup, "bench").and_then(|setup| steer_cost::run(&setup))
+        }
         Command::All(With { own, setup }) => {
             Setup::new(&setup, "bench").and_then(|setup| all(&own, &setup))
         }
@@ -75,13 +84,22 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// One scenario's failure does not keep the others from running.
+/// One scenario's failure does not keep the others from running; a signal does.
 fn all(arguments: &AllArgs, setup: &Setup) -> anyhow::Result<()> {
     let rounds = arguments.rounds;
-    let outcomes = [
-        echo::run(&EchoArgs { rounds, ..EchoArgs::default() }, setup),
-        latency::run(&LatencyArgs { rounds, ..LatencyArgs::default() }, setup),
+    let scenarios: [&dyn Fn() -> anyhow::Result<()>; 3] = [
+        &|| echo::run(&EchoArgs { rounds, ..EchoArgs::default() }, setup),
+        &|| latency::run(&LatencyArgs { rounds, ..LatencyArgs::default() }, setup),
+        &|| steer_cost::run(setup),
     ];
+    let mut failed = None;
+    for scenario in scenarios {
+        if let Err(error) = scenario() {
+            setup.interrupt.check()?;
+            eprintln!("volley-bench: {error:#}");
+            failed = Some(error);
+        }
+    }
     println!("all: JSON is in {}", setup.out.display());
-    outcomes.into_iter().collect()
+    failed.map_or(Ok(()), Err)
 }

@@ -2,3 +2,4 @@
 
 pub mod echo;
 pub mod latency;
+pub mod steer_cost;
