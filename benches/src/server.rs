@@ -71,7 +71,7 @@ impl Server {
         let (program, arguments) = match (self, lab) {
             (Server::Testpmd, None) => bail!("testpmd needs a lab"),
             (Server::Testpmd, Some(lab)) => {
-                ("dpdk-testpmd".into(), testpmd(setup.engine_core, &lab.engine().interface))
+                ("stdbuf".into(), testpmd(setup.engine_core, &lab.engine().interface))
             }
             (_, lab) => (setup.volley.clone(), self.volley(setup, lab, &report)),
         };
@@ -120,7 +120,9 @@ impl Server {
 
 /// The peer's command line: one queue, bursts of 64, main and forwarding lcore both on the engine's core.
 fn testpmd(core: usize, interface: &str) -> Vec<String> {
-    let mut words = vec!["--lcores".into(), format!("0@{core},1@{core}")];
+    // Into a file it would write its lines only when it ends, and we wait for one of them.
+    let mut words: Vec<String> = ["-oL", "dpdk-testpmd", "--lcores"].map(String::from).into();
+    words.push(format!("0@{core},1@{core}"));
     // Plain pages: the copy into the UMEM is the kernel's, through its own mapping, so that huge pages change nothing.
     words.extend(["--no-pci", "--no-telemetry", "--no-huge", "-m", "512"].map(String::from));
     words.extend(["--file-prefix".into(), prefix()]);
