@@ -141,6 +141,7 @@ impl Steering {
         attach::check_privileges()?;
         let run = RunDir::of(&interface);
         let _writer = run.writer()?;
+        run.sweep_others();
         let pins = PinDir::of(&interface);
         match pins.find(&interface)? {
             Found::Nothing => {}
