@@ -109,3 +109,53 @@ impl DatagramPort for Companion {
         self.sockets.next_deadline()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datagram::{MmsgPort, SocketConfig, Verdict};
+    use std::net::UdpSocket;
+    use std::time::{Duration, Instant};
+
+    fn at(ns: u64) -> Now {
+        Now { ns, unix_secs: 0 }
+    }
+
+    #[test]
+    fn the_kernel_is_asked_now_and_then_and_at_once_again_while_it_has_something() {
+        let sockets = MmsgPort::open(&["127.0.0.1:0".parse().unwrap()], &SocketConfig::default()).unwrap();
+        let ours = sockets.local_addresses()[0];
+        let mut companion = Companion::new(Box::new(sockets));
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+
+        let mut batch = Batch::default();
+        assert_eq!(companion.recv(&mut batch, at(0)), 0);
+        client.send_to(b"hello", ours).unwrap();
+        assert_eq!(companion.recv(&mut batch, at(LOOK_EVERY_NS - 1)), 0, "not yet time to look");
+        // Loopback delivers in the sender's own call, but epoll may take a moment.
+        let until = Instant::now() + Duration::from_secs(10);
+        let mut now = LOOK_EVERY_NS;
+        while companion.recv(&mut batch, at(now)) == 0 {
+            assert!(Instant::now() < until, "nothing arrived");
+            now += LOOK_EVERY_NS;
+        }
+        let mut datagrams = Datagrams::new();
+        assert_eq!(companion.open(&mut batch, &mut datagrams), 1);
+        drop(datagrams);
+        let verdicts = Verdicts::from_iter([Verdict::Reply { len: 5, unchanged: true }]);
+        companion.settle(&mut batch, &verdicts);
+        companion.flush();
+        let mut answer = [0; 16];
+        assert_eq!(client.recv(&mut answer).unwrap(), 5);
+
+        client.send_to(b"more", ours).unwrap();
+        let received = companion.recv(&mut batch, at(now));
+        assert_eq!(received, 1, "it had something, so it is asked again at once");
+        let mut datagrams = Datagrams::new();
+        companion.open(&mut batch, &mut datagrams);
+        drop(datagrams);
+        companion.settle(&mut batch, &Verdicts::from_iter([Verdict::Consume]));
+        assert!(companion.is_drained() && companion.ledger().balances());
+    }
+}
