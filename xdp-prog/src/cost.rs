@@ -3,6 +3,16 @@
 //! The yardstick is `volley_filter`, the barest port filter there could be, which redirects one constant UDP
 //! port and does nothing else. Both run on the same frame, interleaved, and with a socket to redirect to. No
 //! packet moves: the figure is the program's alone, with everything it reads in the cache.
+//!
+//! What was tried for the redirect, as quotient by the bare filter (which took 6.7 to 7.2 ns; a
+//! virtual machine on an Intel Xeon, Linux 6.18):
+//!
+//! | change | quotient |
+//! | --- | --- |
+//! | version and generation in a map of their own | 1.58 to 1.65 |
+//! | one map, one lookup at a constant key | 1.53 to 1.57 |
+//! | and IPv4 header checks by words instead of fields | 1.46 to 1.48 |
+//! | and redirects laid out as the likely outcome | 1.44 to 1.47 |
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
@@ -11,7 +21,7 @@ use aya::maps::{Array, Map, MapData, MapError, XskMap};
 use aya::programs::{ProgramError, TestRun, Xdp};
 use aya::{Ebpf, TestRunOptions};
 use serde::Serialize;
-use volley_steer::abi::{RuleEntry, RuleTable, maps, programs};
+use volley_steer::abi::{RuleEntry, Rules, maps, programs};
 use volley_steer::{Action, Unbound, Verdict};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -106,11 +116,10 @@ const CASES: [Case; 6] = [
 /// Measures every case `rounds` times, interleaved. About 70 ms per round.
 pub fn measure(rounds: u32) -> Result<Costs, CostError> {
     let mut object = Ebpf::load(object::OBJECT)?;
-    let mut rules: Array<MapData, [u8; size_of::<RuleTable>()]> =
-        take(&mut object, maps::RULES)?.try_into()?;
-    let table = rule_table();
-    let bytes: &[u8; size_of::<RuleTable>()] = table.as_bytes().try_into().expect("the table's own size");
-    rules.set(0, bytes, 0)?;
+    let mut map: Array<MapData, [u8; size_of::<Rules>()]> = take(&mut object, maps::RULES)?.try_into()?;
+    let rules = rules();
+    let bytes: &[u8; size_of::<Rules>()] = rules.as_bytes().try_into().expect("the value's own size");
+    map.set(0, bytes, 0)?;
     let mut sockets: XskMap<MapData> = take(&mut object, maps::SOCKETS)?.try_into()?;
     let socket = xdp_socket()?;
     sockets.set(0, socket.as_raw_fd(), 0)?;
@@ -153,18 +162,19 @@ pub fn measure(rounds: u32) -> Result<Costs, CostError> {
     Ok(Costs { cases, redirect_ratio })
 }
 
-fn rule_table() -> Box<RuleTable> {
-    let mut table = RuleTable::new_box_zeroed().expect("memory for a rule table");
-    let rules = [
+fn rules() -> Box<Rules> {
+    let mut rules = Rules::new_box_zeroed().expect("memory for rule tables");
+    let table = &mut rules.halves[0];
+    let actions = [
         (FILTER_PORT, Action::Redirect { unbound: Unbound::Pass }),
         (PASSED_PORT, Action::Pass),
         (DROPPED_PORT, Action::Drop),
     ];
-    for (list, (port, action)) in rules.into_iter().enumerate() {
+    for (list, (port, action)) in actions.into_iter().enumerate() {
         table.udp[usize::from(port)] = list as u16 + 1;
         table.lists[list + 1].rules[0] = RuleEntry::any(action);
     }
-    table
+    rules
 }
 
 /// The smallest Ethernet frame: IPv4, UDP to the port, 18 bytes of payload.

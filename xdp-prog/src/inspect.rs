@@ -54,7 +54,7 @@ pub fn inspect(interface: &str) -> Result<Inspection, AttachError> {
         let program = sys::program_by_id(attached.program_id).ok()?;
         let program = sys::program_info(program.as_fd()).ok()?;
         let maps = Maps::with_ids(record.map_ids).ok()?;
-        let abi = maps.control().ok()?.abi_version;
+        let abi = maps.control().abi_version;
         Some(volley(&interface, attached, program, Some(&maps), None, abi))
     };
     Ok(read().unwrap_or_else(|| Inspection::Foreign(foreign::describe(&interface, attached))))
@@ -87,7 +87,7 @@ fn volley(
         mode: attached.mode,
         pinned: pins.map(|pins| pins.path().to_owned()),
         abi,
-        generation: maps.and_then(|maps| maps.control().ok()).map_or(0, |control| control.generation),
+        generation: maps.map_or(0, |maps| maps.control().generation),
         owners: owners.filter(|owner| maps.is_some_and(|maps| owner.rules_id == maps.rules_id())).collect(),
     };
     let counters = maps.and_then(|maps| maps.counters().ok()).unwrap_or_default();

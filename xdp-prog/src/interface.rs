@@ -50,12 +50,6 @@ impl Interface {
     pub fn key(&self) -> String {
         format!("{}-{}", self.netns, self.index)
     }
-
-    /// True for a name that [`Interface::key`] could have made.
-    pub(crate) fn is_key(name: &str) -> bool {
-        let parts = name.split_once('-');
-        parts.is_some_and(|(netns, index)| netns.parse::<u64>().is_ok() && index.parse::<u32>().is_ok())
-    }
 }
 
 impl fmt::Display for Interface {
@@ -79,7 +73,6 @@ mod tests {
         let lo = Interface::find("lo").unwrap();
         assert_eq!(lo.key(), format!("{}-{}", lo.netns, lo.index));
         assert_ne!(lo.netns, 0);
-        assert!(Interface::is_key(&lo.key()) && !Interface::is_key("lab"));
         let error = Interface::find("no-such-nic").unwrap_err();
         assert!(error.known.contains(&"lo".to_owned()));
         assert!(error.to_string().contains("no interface no-such-nic"), "{error}");

@@ -17,6 +17,7 @@
 //! | [`rule`], `table` | rules, and the table they expand to | |
 //! | [`owner`] | whose rules: locks and records under /run/volley | trust a record without its lock |
 //! | [`foreign`] | who else is on the interface, and taking it over | act unasked |
+//! | `mapped` | the rules map, written in place | write the half that programs read |
 //! | `link`, `pin`, `program`, `maps`, `rtnl`, `sys` | one kernel object each | decide |
 //! | [`netns`] | entering a network namespace, and only that | |
 //! | [`blast`] | the in-kernel traffic generator | check the answers' bytes |
@@ -36,6 +37,7 @@ mod interface;
 mod link;
 pub mod load;
 mod lock;
+mod mapped;
 mod maps;
 pub mod netns;
 pub mod object;

@@ -22,7 +22,6 @@ use serde::{Deserialize, Serialize};
 use crate::interface::Interface;
 use crate::lock::{LockError, PidLock};
 use crate::rule::{Action, Prefix, Protocol, Rule, Unbound};
-use crate::sys;
 
 /// Where owners and their locks are. A tmpfs: what it says does not outlive the programs it speaks of.
 const RUN: &str = "/run/volley";
@@ -141,7 +140,7 @@ enum ActionRecord {
 pub(crate) struct ProgramRecord {
     pub(crate) program_id: u32,
     /// Numbers of its maps, in the order in which they are pinned.
-    pub(crate) map_ids: [u32; 4],
+    pub(crate) map_ids: [u32; 3],
 }
 
 impl RunDir {
@@ -183,40 +182,6 @@ impl RunDir {
         let _ = fs::remove_dir(self.path.join("queues"));
         drop(writer);
         let _ = fs::remove_dir(&self.path);
-    }
-
-    /// Removes the directories of other interfaces that nobody uses any more: killed processes leave theirs, and the
-    /// interface or its namespace may be gone, so that nobody would ever come by to tidy up.
-    pub(crate) fn sweep_others(&self) {
-        for entry in fs::read_dir(RUN).into_iter().flatten().flatten() {
-            let other = RunDir { path: entry.path() };
-            let is_key = entry.file_name().to_str().is_some_and(Interface::is_key);
-            if is_key && other.path != self.path {
-                other.sweep();
-            }
-        }
-    }
-
-    /// Removes this directory if nobody uses it.
-    fn sweep(&self) {
-        // Somebody writes, or there never was a writer's place: not ours to judge.
-        let Ok(writer) = PidLock::try_take(&self.path.join("writer")) else { return };
-        let files = |part: &str| fs::read_dir(self.path.join(part)).into_iter().flatten().flatten();
-        let mut locks = files("owners").chain(files("queues")).map(|entry| entry.path());
-        let program = fs::read(self.path.join("program.json")).ok();
-        let program = program.and_then(|text| serde_json::from_slice::<ProgramRecord>(&text).ok());
-        let runs = program.is_some_and(|record| {
-            let found = sys::program_by_id(record.program_id);
-            !found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-        });
-        if runs || locks.any(|path| PidLock::holder(&path).is_some()) {
-            return;
-        }
-        for entry in files("owners").chain(files("queues")) {
-            let _ = fs::remove_file(entry.path());
-        }
-        let _ = fs::remove_file(self.path.join("program.json"));
-        self.tidy(writer);
     }
 
     /// Becomes the owner of that name.
@@ -361,41 +326,6 @@ impl From<&RuleRecord> for Rule {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn run_dir(name: &str) -> RunDir {
-        let run =
-            RunDir { path: std::env::temp_dir().join(format!("volley-{}-{name}", std::process::id())) };
-        run.make().unwrap();
-        run
-    }
-
-    #[test]
-    fn what_killed_processes_left_is_swept_away() {
-        let run = run_dir("dead");
-        run.write("killed", 1, &[]).unwrap();
-        fs::write(run.owner_file("killed", "lock"), "4194999\n").unwrap();
-        fs::write(run.path.join("queues/0.lock"), "4194999\n").unwrap();
-        run.sweep();
-        assert!(!run.path.exists());
-    }
-
-    #[test]
-    fn what_somebody_uses_stays() {
-        let run = run_dir("alive");
-        let queue = run.lock_queue(3).unwrap();
-        run.write("killed", 1, &[]).unwrap();
-        run.sweep();
-        assert_eq!(run.queue_holder(3), Some(std::process::id()));
-        assert_eq!(run.owners().len(), 1);
-
-        let writer = run.writer().unwrap();
-        drop(queue);
-        run.sweep();
-        assert!(run.path.exists(), "somebody is writing");
-        drop(writer);
-        run.sweep();
-        assert!(!run.path.exists());
-    }
 
     #[test]
     fn a_rule_survives_its_record() {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! /sys/fs/bpf/volley/<netns inode>-<ifindex>/
-//!     program   link   volley_control   volley_rules   volley_sockets   volley_counters
+//!     program   link   volley_control   volley_sockets   volley_counters
 //! ```
 //!
 //! A directory is built under another name and then renamed, so that it is complete or absent. The first word

@@ -65,7 +65,7 @@ impl Program {
             outcome => (outcome?, programs::STEER),
         };
         let mut maps = Maps::take(&mut object)?;
-        maps.stamp()?;
+        maps.stamp();
         let mut info = sys::program_info(fd.as_fd())?;
         // Without CAP_PERFMON aya does not dare to name it.
         name.clone_into(&mut info.name);

@@ -96,14 +96,6 @@ pub enum RuleError {
     /// The rules do not fit the table.
     #[error(transparent)]
     Table(#[from] TableError),
-    /// The kernel refused a map operation.
-    #[error("the rules of {interface} cannot be written: {source}")]
-    Map {
-        /// The interface.
-        interface: String,
-        /// The kernel's word.
-        source: MapError,
-    },
 }
 
 /// Why a socket is not behind its queue.
@@ -141,7 +133,6 @@ impl Steering {
         attach::check_privileges()?;
         let run = RunDir::of(&interface);
         let _writer = run.writer()?;
-        run.sweep_others();
         let pins = PinDir::of(&interface);
         match pins.find(&interface)? {
             Found::Nothing => {}
@@ -221,13 +212,7 @@ impl Steering {
         let all = others.iter().flat_map(|other| &other.rules).chain(mine).chain(rules);
         let table = table::build(all)?;
         self.run.write(owner, state.maps.rules_id(), rules)?;
-        if let Err(source) = state.maps.write_rules(&table) {
-            match at {
-                Some(at) => self.run.write(owner, state.maps.rules_id(), &state.claims[at].rules)?,
-                None => self.run.forget(owner),
-            }
-            return Err(self.map_error(source));
-        }
+        state.maps.write_rules(&table);
         match (at, fresh) {
             (Some(at), _) => state.claims[at].rules = rules.to_vec(),
             (None, Some(lock)) => {
@@ -241,7 +226,7 @@ impl Steering {
     /// Takes back an owner's rules; nothing happens when this process has no such owner.
     ///
     /// # Errors
-    /// [`RuleError::Map`] or [`RuleError::Owner`]; the owner's rules may then still be in force.
+    /// [`RuleError::Table`] or [`RuleError::Owner`]; the owner's rules may then still be in force.
     pub fn release(&self, owner: &str) -> Result<(), RuleError> {
         let mut state = self.state();
         let Some(at) = state.claims.iter().position(|claim| claim.owner == owner) else { return Ok(()) };
@@ -249,7 +234,7 @@ impl Steering {
         let others = self.others(&state, Some(owner))?;
         let mine = state.claims.iter().filter(|claim| claim.owner != owner).flat_map(|claim| &claim.rules);
         let table = table::build(others.iter().flat_map(|other| &other.rules).chain(mine))?;
-        state.maps.write_rules(&table).map_err(|source| self.map_error(source))?;
+        state.maps.write_rules(&table);
         self.run.forget(owner);
         state.claims.remove(at);
         Ok(())
@@ -330,7 +315,7 @@ impl Steering {
     /// The kernel's, when the maps cannot be read.
     pub fn info(&self) -> Result<Info, MapError> {
         let state = self.state();
-        let control = state.maps.control()?;
+        let control = state.maps.control();
         let rules_id = state.maps.rules_id();
         Ok(Info {
             interface: self.interface.clone(),
@@ -374,12 +359,8 @@ impl Steering {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing is left half-changed under this lock by a panic: each change is one kernel operation.
+        // Nothing is left half-changed under this lock by a panic: each change takes effect in one step.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn map_error(&self, source: MapError) -> RuleError {
-        RuleError::Map { interface: self.interface.name.clone(), source }
     }
 
     fn socket_error(&self, queue: u32, source: MapError) -> SocketError {

@@ -193,7 +193,10 @@ impl Engine {
             give_up(control);
             return Err(error);
         }
-        let status = match StatusSocket::open(&key, events.clone()) {
+        let status = match StatusSocket::open(
+            format!("{}/{key}.{}.sock", status::DIRECTORY, std::process::id()).into(),
+            events.clone(),
+        ) {
             Ok(status) => Some(status),
             Err(error) => {
                 log::warn!("`volley status` will not see this engine: {}: {error}", status::DIRECTORY);

@@ -1,6 +1,6 @@
 //! The status socket: what a running engine is doing, asked for from another process.
 //!
-//! A Unix stream socket `/run/volley/<netns inode>-<ifindex>.<pid>.sock` (`….<n>.<pid>.sock` for the n-th further engine of a process). A client sends one line, `json` or `text`, and gets the
+//! A Unix stream socket `/run/volley/<netns inode>-<ifindex>.<pid>.sock`. A client sends one line, `json` or `text`, and gets the
 //! report in that form. The file's permissions are the process's own; nothing can be changed through it.
 
 use super::report::Report;
@@ -9,7 +9,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -31,15 +31,8 @@ pub struct StatusSocket {
 }
 
 impl StatusSocket {
-    /// Serves the engine of `key` in this process, asking it through `events`.
-    pub(super) fn open(key: &str, events: Sender<Event>) -> io::Result<StatusSocket> {
-        // A process may run several engines: each has a file of its own, the first the plain name.
-        static ENGINES: AtomicU32 = AtomicU32::new(0);
-        let nth = match ENGINES.fetch_add(1, Ordering::Relaxed) {
-            0 => String::new(),
-            nth => format!(".{nth}"),
-        };
-        let path = PathBuf::from(format!("{DIRECTORY}/{key}{nth}.{}.sock", std::process::id()));
+    /// Serves `path`, asking the engine through `events`.
+    pub(super) fn open(path: PathBuf, events: Sender<Event>) -> io::Result<StatusSocket> {
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory)?;
         }

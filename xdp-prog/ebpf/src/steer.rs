@@ -8,23 +8,25 @@ use aya_ebpf::helpers::bpf_redirect_map;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use volley_steer::abi::{
-    COUNTER_SLOTS, Control, Counter, Counters, MAX_LISTS, MAX_QUEUES, RuleList, RuleTable, active_half,
+    COUNTER_SLOTS, Counter, Counters, MAX_LISTS, MAX_QUEUES, RuleList, RuleTable, Rules, active_half,
 };
 use volley_steer::{Env, Protocol, Unbound, Verdict};
 
 use crate::packet::{Copied, Linear};
 
+// One entry at a constant key. A global variable would need no lookup at all, but loaders write its initial value
+// into it, also when they go on with a pinned map: an upgrade would lose the rules.
 #[btf_map(name = "volley_control")]
-static CONTROL: Array<Control, 1> = Array::new();
-
-#[btf_map(name = "volley_rules")]
-static RULES: Array<RuleTable, 2> = Array::new();
+static RULES: Array<Rules, 1, MMAPABLE> = Array::new();
 
 #[btf_map(name = "volley_sockets")]
 pub static SOCKETS: XskMap<{ MAX_QUEUES as usize }> = XskMap::new();
 
 #[btf_map(name = "volley_counters")]
 static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
+
+/// `BPF_F_MMAPABLE`: the loader writes rules in place.
+const MMAPABLE: usize = 1 << 10;
 
 // The verdict is returned as it is.
 const _: () = assert!(
@@ -45,11 +47,12 @@ struct Kernel<'a, const GUARDED: bool> {
 impl<const GUARDED: bool> Env for Kernel<'_, GUARDED> {
     #[inline(always)]
     fn rules(&self, protocol: Protocol, port: u16) -> Option<&RuleList> {
-        let control = CONTROL.get_ptr(0)?;
+        let rules = RULES.get_ptr(0)?;
         // SAFETY: the pointer comes from the map, whose value outlives the program; the loader changes the word
         // meanwhile, hence volatile.
-        let generation = unsafe { (&raw const (*control).generation).read_volatile() };
-        let table = RULES.get(active_half(generation))?;
+        let generation = unsafe { (&raw const (*rules).control.generation).read_volatile() };
+        // SAFETY: likewise.
+        let table = unsafe { &(&(*rules).halves)[active_half(generation) as usize] };
         if !GUARDED {
             return table.rules(protocol, port);
         }
@@ -66,12 +69,11 @@ impl<const GUARDED: bool> Env for Kernel<'_, GUARDED> {
         // an XDP action.
         let done = unsafe { bpf_redirect_map(sockets, self.ctx.rx_queue_index().into(), unbound as u64) };
         if done == i64::from(XDP_REDIRECT) {
-            Verdict::Redirect
-        } else if unbound == Unbound::Pass {
-            Verdict::Pass
-        } else {
-            Verdict::Drop
+            return Verdict::Redirect;
         }
+        // Else the compiler prepares all three outcomes before it looks at this one.
+        core::hint::cold_path();
+        if unbound == Unbound::Pass { Verdict::Pass } else { Verdict::Drop }
     }
 
     #[inline(always)]

@@ -2,17 +2,19 @@
 //!
 //! | map | kind | key | value |
 //! | --- | --- | --- | --- |
-//! | [`maps::CONTROL`] | array | 0 | [`Control`] |
-//! | [`maps::RULES`] | array | half: 0 or 1 | [`RuleTable`] |
+//! | [`maps::RULES`] | array, mappable | 0 | [`Rules`]: version, generation, both halves |
 //! | [`maps::SOCKETS`] | XSKMAP | receive queue | AF_XDP socket |
 //! | [`maps::COUNTERS`] | per-CPU array | 0 | [`Counters`] |
 //! | [`maps::BLASTS`] | per-CPU array | 0 | [`Blast`](crate::blast::Blast) |
 //! | [`maps::EXPECT`] | array | 0 | [`Expect`](crate::blast::Expect) |
 //! | [`maps::ANSWERS`] | per-CPU array | 0 | [`Answers`](crate::blast::Answers) |
 //!
-//! **Rules are changed as a whole set.** The lowest bit of [`Control::generation`] says which half of
-//! [`maps::RULES`] is read. A writer fills the other half, then adds one to the word. Before it writes
-//! again it waits [`GRACE_MS`], so that no CPU still reads the half it is about to overwrite.
+//! **Rules are changed as a whole set.** The lowest bit of [`Control::generation`] says which of
+//! [`Rules::halves`] is read. A writer maps the value, fills the other half in place, then adds one to the word
+//! with release ordering. Before it writes again it waits [`GRACE_MS`], so that no CPU still reads the half it is
+//! about to overwrite.
+//!
+//! All of it is one value of one entry, because each lookup costs a packet about a nanosecond.
 //!
 //! All integers are in host order except where a field says otherwise. Every struct is plain data without
 //! padding: `as_bytes()` is what the kernel holds.
@@ -20,7 +22,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of everything in this module. A pinned program of another version is refused, not guessed at.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Milliseconds between switching halves and writing the half that was switched away from.
 ///
@@ -45,10 +47,11 @@ pub mod programs {
 
 /// Names of the maps in the object (15 bytes at most, or the kernel cuts them).
 pub mod maps {
-    /// Version and generation word.
-    pub const CONTROL: &str = "volley_control";
-    /// Two halves of rules, one active.
-    pub const RULES: &str = "volley_rules";
+    /// Version, generation word and two halves of rules, one active.
+    ///
+    /// The first word of the map of this name is the version, in every version: it is what a loader of another
+    /// version looks at.
+    pub const RULES: &str = "volley_control";
     /// AF_XDP socket per receive queue.
     pub const SOCKETS: &str = "volley_sockets";
     /// Verdict counters per CPU.
@@ -74,7 +77,7 @@ pub const MAX_LISTS: usize = 1024;
 /// Rules per (protocol, port): bounds the work per packet.
 pub const MAX_RULES_PER_PORT: usize = 4;
 
-/// Value of [`maps::CONTROL`].
+/// The head of [`Rules`].
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Control {
@@ -82,12 +85,12 @@ pub struct Control {
     pub abi_version: u32,
     /// Rises by one with each change of rules; the lowest bit is the half that is read.
     ///
-    /// Only that bit is read by the program, so a write that the kernel copies byte by byte cannot tear it.
+    /// Only that bit is read by the program.
     pub generation: u32,
 }
 
 impl Control {
-    /// The half of [`maps::RULES`] that is read.
+    /// Which of [`Rules::halves`] is read.
     #[inline(always)]
     pub const fn active_half(&self) -> u32 {
         active_half(self.generation)
@@ -100,13 +103,23 @@ impl Control {
     }
 }
 
-/// The half of [`maps::RULES`] that a generation word selects.
+/// Which of [`Rules::halves`] a generation word selects.
 #[inline(always)]
 pub const fn active_half(generation: u32) -> u32 {
     generation & 1
 }
 
-/// One half of [`maps::RULES`]: for each port the number of its list, and the lists. About 430 KiB.
+/// Value of [`maps::RULES`]. About 800 KiB; all zeroes is valid, without rules.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Clone, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Rules {
+    /// Version and generation word.
+    pub control: Control,
+    /// The two halves; [`Control::generation`] says which is read.
+    pub halves: [RuleTable; 2],
+}
+
+/// One half of [`Rules`]: for each port the number of its list, and the lists. About 430 KiB.
 ///
 /// All zeroes is a valid table without rules: everything is passed.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Clone, Debug, PartialEq, Eq)]

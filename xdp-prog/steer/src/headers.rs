@@ -26,27 +26,43 @@ pub struct Datagram {
     pub offset: usize,
 }
 
-/// What nearly every game packet over IPv4 begins with: no tag, no options.
+/// What nearly every game packet over IPv4 begins with: no tag, no options. Cut into words that are compared at
+/// once, which saves loads and branches.
 #[derive(FromBytes, Unaligned, KnownLayout, Immutable, Clone, Copy)]
 #[repr(C)]
 struct Plain {
-    ethernet: EthernetHeader,
-    ip: Ipv4Header,
+    stations: [u8; 12],
+    /// EtherType; version and header length; type of service.
+    kind: [u8; 4],
+    total_length: [u8; 2],
+    identification: [u8; 2],
+    /// Flags and fragment offset; time to live; protocol.
+    piece: [u8; 4],
+    checksum: [u8; 2],
+    source: [u8; 4],
+    destination: [u8; 4],
     udp: UdpHeader,
 }
 
+const _: () = assert!(size_of::<Plain>() == EthernetHeader::LEN + Ipv4Header::LEN + UdpHeader::LEN);
+
 impl Plain {
-    /// Version 4, five words of header.
-    const NO_OPTIONS: u8 = 0x45;
+    /// IPv4; version 4, five words of header; any type of service.
+    const KIND: [u8; 4] = [(ethertype::IPV4 >> 8) as u8, ethertype::IPV4 as u8, 0x45, 0];
+    const KIND_MASK: [u8; 4] = [0xff, 0xff, 0xff, 0];
+    /// Neither "more fragments" nor an offset; any time to live; UDP.
+    const PIECE: [u8; 4] = [0, 0, 0, protocol::UDP];
+    const PIECE_MASK: [u8; 4] = [0x3f, 0xff, 0, 0xff];
 
     /// True when the bytes are what the struct says, and complete.
     #[inline(always)]
     fn is_what_it_seems(&self) -> bool {
-        self.ethernet.ethertype.get() == ethertype::IPV4
-            && self.ip.version_ihl == Self::NO_OPTIONS
-            && self.ip.protocol == protocol::UDP
-            && !self.ip.is_fragment()
-            && usize::from(self.ip.total_length.get()) >= Ipv4Header::LEN + UdpHeader::LEN
+        let differ = |bytes, expected, mask| {
+            (u32::from_ne_bytes(bytes) & u32::from_ne_bytes(mask)) != u32::from_ne_bytes(expected)
+        };
+        !differ(self.kind, Self::KIND, Self::KIND_MASK)
+            && !differ(self.piece, Self::PIECE, Self::PIECE_MASK)
+            && usize::from(u16::from_be_bytes(self.total_length)) >= Ipv4Header::LEN + UdpHeader::LEN
     }
 }
 
@@ -58,7 +74,7 @@ pub fn find_plain<P: Packet + ?Sized>(packet: &P) -> Option<Datagram> {
     let plain: Plain = packet.load(0)?;
     plain.is_what_it_seems().then(|| Datagram {
         protocol: Protocol::Udp,
-        destination: Address::v4(plain.ip.destination),
+        destination: Address::v4(plain.destination),
         source_port: plain.udp.source.get(),
         destination_port: plain.udp.destination.get(),
         offset: EthernetHeader::LEN + Ipv4Header::LEN,

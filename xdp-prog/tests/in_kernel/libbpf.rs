@@ -1,7 +1,7 @@
 //! A second, independent loader takes the same object: nothing in it is peculiar to aya.
 
 use libbpf_rs::{MapCore, MapType, ObjectBuilder, ProgramType};
-use volley_steer::abi::{Counters, RuleTable, maps, programs};
+use volley_steer::abi::{Counters, Rules, maps, programs};
 use volley_steer::blast::{Answers, Blast};
 
 use crate::program::objects;
@@ -33,8 +33,7 @@ fn libbpf_loads_every_program_and_map() {
         assert_eq!(loaded, expected, "{name} object");
 
         for (map, kind, value_size) in [
-            (maps::CONTROL, MapType::Array, 8),
-            (maps::RULES, MapType::Array, size_of::<RuleTable>()),
+            (maps::RULES, MapType::Array, size_of::<Rules>()),
             (maps::SOCKETS, MapType::Xskmap, 4),
             (maps::COUNTERS, MapType::PercpuArray, size_of::<Counters>()),
             (maps::BLASTS, MapType::PercpuArray, size_of::<Blast>()),

@@ -9,9 +9,9 @@ use aya::maps::{Array, MapData, PerCpuArray, XskMap};
 use aya::programs::Xdp;
 use aya::{Ebpf, TestRun, TestRunOptions};
 use volley_steer::Verdict;
-use volley_steer::abi::{COUNTER_SLOTS, Control, Counter, RuleTable, maps, programs};
+use volley_steer::abi::{COUNTER_SLOTS, Counter, RuleTable, Rules, maps, programs};
 use volley_testlab::{cannot_run, require_root};
-use zerocopy::{IntoBytes, transmute};
+use zerocopy::{FromZeros, IntoBytes};
 
 use crate::fixtures::Outcome;
 
@@ -62,8 +62,9 @@ fn rebuilt() -> Result<&'static [u8], String> {
 pub struct Program {
     object: Ebpf,
     name: &'static str,
-    control: Array<MapData, [u32; 2]>,
-    rules: Array<MapData, [u8; size_of::<RuleTable>()]>,
+    map: Array<MapData, [u8; size_of::<Rules>()]>,
+    /// What the map holds.
+    rules: Box<Rules>,
     sockets: XskMap<MapData>,
     counters: PerCpuArray<MapData, [u64; COUNTER_SLOTS]>,
     socket: OwnedFd,
@@ -75,7 +76,6 @@ impl Program {
     fn load(object: &[u8], name: &'static str) -> Program {
         let mut object = Ebpf::load(object).expect("the object loads");
         let mut map = |name| object.take_map(name).unwrap_or_else(|| panic!("the object has a map {name}"));
-        let control = map(maps::CONTROL).try_into().expect("the control map is an array");
         let rules = map(maps::RULES).try_into().expect("the rules map is an array");
         let sockets = map(maps::SOCKETS).try_into().expect("the sockets map is an XSKMAP");
         let counters = map(maps::COUNTERS).try_into().expect("the counters map is a per-CPU array");
@@ -87,19 +87,25 @@ impl Program {
             assert!(fd >= 0, "AF_XDP socket: {}", std::io::Error::last_os_error());
             OwnedFd::from_raw_fd(fd)
         };
-        Program { object, name, control, rules, sockets, counters, socket, bound: false }
+        let (map, rules) = (rules, Rules::new_box_zeroed().expect("memory for rule tables"));
+        Program { object, name, map, rules, sockets, counters, socket, bound: false }
     }
 
     /// Writes one half of the rules.
-    pub fn set_rules(&mut self, half: u32, table: &RuleTable) {
-        let bytes: &[u8; size_of::<RuleTable>()] = table.as_bytes().try_into().expect("its own size");
-        self.rules.set(half, bytes, 0).expect("rules are written");
+    pub fn set_rules(&mut self, half: usize, table: &RuleTable) {
+        self.rules.halves[half].clone_from(table);
+        self.write();
     }
 
     /// Selects the half that is read.
     pub fn set_generation(&mut self, generation: u32) {
-        let control: [u32; 2] = transmute!(Control { abi_version: 0, generation });
-        self.control.set(0, control, 0).expect("the generation is written");
+        self.rules.control.generation = generation;
+        self.write();
+    }
+
+    fn write(&mut self) {
+        let bytes: &[u8; size_of::<Rules>()] = self.rules.as_bytes().try_into().expect("its own size");
+        self.map.set(0, bytes, 0).expect("the rules are written");
     }
 
     /// Runs the program on a frame of at least [`LEAST_FRAME`] bytes, with or without a socket on queue 0, which

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use aya::maps::{Array, Map, MapData};
 use aya::programs::Xdp;
-use volley_steer::abi::{maps, programs};
+use volley_steer::abi::{Rules, maps, programs};
+use volley_steer::zerocopy::{FromZeros, IntoBytes};
 use volley_testlab::{Lab, require_root};
 use volley_xdp::load::{self, Change, Loaded};
 use volley_xdp::{ABI_VERSION, Action, AttachError, Counter, Inspection, inspect, object};
@@ -18,9 +19,13 @@ fn upgrade(lab: &Lab) -> Result<Loaded, AttachError> {
 
 /// Makes the pinned maps those of another version.
 fn pretend_abi(loaded: &Loaded, abi: u32) {
-    let map = MapData::from_pin(loaded.pins.join(maps::CONTROL)).unwrap();
-    let mut control: Array<MapData, [u32; 2]> = Map::from_map_data(map).unwrap().try_into().unwrap();
-    control.set(0, [abi, 0], 0).unwrap();
+    let map = MapData::from_pin(loaded.pins.join(maps::RULES)).unwrap();
+    let mut map: Array<MapData, [u8; size_of::<Rules>()]> =
+        Map::from_map_data(map).unwrap().try_into().unwrap();
+    let mut rules = Rules::new_box_zeroed().unwrap();
+    rules.control.abi_version = abi;
+    let bytes: &[u8; size_of::<Rules>()] = rules.as_bytes().try_into().unwrap();
+    map.set(0, bytes, 0).unwrap();
 }
 
 #[test]
