@@ -6,9 +6,9 @@
 //! half 1: ports, lists  ◄────────────┘ the other is written here
 //! ```
 //!
-//! The half that is read is never written, not even with the bytes it has. The generation is stored with release
-//! ordering after the other half; a program reads the half through an address made from the generation, which no
-//! CPU does in the wrong order.
+//! The half that is read is never written, not even with the bytes it has. The generation is stored with
+//! release ordering after the other half; a program reads the half through an address made from the
+//! generation, which no CPU does in the wrong order.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -26,10 +26,11 @@ pub(crate) struct MappedRules {
 unsafe impl Send for MappedRules {}
 
 impl MappedRules {
-    /// Maps the value. One that is smaller is refused, as that of ABI 1 is; its version is the caller's to check.
+    /// Maps the value. One that is smaller is refused, as that of ABI 1 is; its version is the caller's to
+    /// check.
     pub(crate) fn of(map: BorrowedFd<'_>) -> io::Result<MappedRules> {
-        // SAFETY: a new mapping at an address of the kernel's choice. It refuses a map that is not mappable, or
-        // whose value has fewer pages.
+        // SAFETY: a new mapping at an address of the kernel's choice. It refuses a map that is not
+        // mappable, or whose value has fewer pages.
         let memory = unsafe {
             libc::mmap(
                 ptr::null_mut(),
@@ -61,12 +62,13 @@ impl MappedRules {
         self.abi_version().store(ABI_VERSION, Ordering::Release);
     }
 
-    /// Fills the half that is not read, then turns to it. The caller is the only writer, and no program still
-    /// reads that half from before the last turn.
+    /// Fills the half that is not read, then turns to it. The caller is the only writer, and no program
+    /// still reads that half from before the last turn.
     pub(crate) fn replace(&mut self, table: &RuleTable) {
         let control = self.control();
-        // SAFETY: within the mapping, which is page-aligned; by the caller's promise nobody reads or writes this
-        // half meanwhile. `table` is memory of this process and not the mapping, to which no reference is lent.
+        // SAFETY: within the mapping, which is page-aligned; by the caller's promise nobody reads or writes
+        // this half meanwhile. `table` is memory of this process and not the mapping, to which no reference
+        // is lent.
         unsafe {
             let half = (&raw mut (*self.memory.as_ptr()).halves).cast::<RuleTable>();
             half.add(control.inactive_half() as usize).copy_from_nonoverlapping(table, 1);
@@ -75,7 +77,8 @@ impl MappedRules {
     }
 
     fn abi_version(&self) -> &AtomicU32 {
-        // SAFETY: an aligned word of the mapping, which lives as long as `self` and is only accessed atomically.
+        // SAFETY: an aligned word of the mapping, which lives as long as `self` and is only accessed
+        // atomically.
         unsafe { AtomicU32::from_ptr(&raw mut (*self.memory.as_ptr()).control.abi_version) }
     }
 
