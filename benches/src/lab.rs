@@ -13,7 +13,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Where engines and loader keep what is true until the next boot, by "<namespace inode>-<interface index>".
+/// Where engines and loader keep what is true until the next boot, by `NAMESPACE_INODE-INTERFACE_INDEX`.
 const RUN_STATE: &str = "/run/volley";
 /// What the script may take; it usually takes a tenth of a second.
 const LIMIT: Duration = Duration::from_secs(30);

@@ -13,7 +13,7 @@
 //! | [`steering`] | an attached program: rules, sockets, counters | choose rules |
 //! | [`attach`] | gets one: the pinned program, or loads and attaches | pin |
 //! | [`load`] | pins, upgrades and removes on purpose | leave half of it |
-//! | [`inspect`] | what runs on an interface, for any process | change anything |
+//! | [`mod@inspect`] | what runs on an interface, for any process | change anything |
 //! | [`rule`], `table` | rules, and the table they expand to | |
 //! | [`owner`] | whose rules: locks and records under /run/volley | trust a record without its lock |
 //! | [`foreign`] | who else is on the interface, and taking it over | act unasked |

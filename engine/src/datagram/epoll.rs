@@ -9,7 +9,7 @@ use super::socket::{
 use crate::frame::{Burst, FramePool};
 use crate::port::PortStats;
 
-/// A datagram port of one system call per datagram each way. See the [module](self).
+/// A datagram port of one system call per datagram each way. See the module.
 pub type EpollPort = SocketPort<OneByOne>;
 
 /// How [`EpollPort`] moves datagrams.

@@ -9,7 +9,7 @@ use super::socket::{
 use crate::frame::{BURST, Burst, FramePool};
 use crate::port::PortStats;
 
-/// A datagram port of one system call per burst each way. See the [module](self).
+/// A datagram port of one system call per burst each way. See the module.
 pub type MmsgPort = SocketPort<Batched>;
 
 /// Most segments of one GSO message: UDP_MAX_SEGMENTS of the kernels before 6.8 (128 since).

@@ -60,7 +60,7 @@ pub struct NetConfig {
     pub links: Option<Subscription>,
 }
 
-/// UDP over a frame port. See the [module](self).
+/// UDP over a frame port. See the module.
 ///
 /// Generic only so that the cost of the virtual calls can be measured; use it as `Net` (`dyn Port`).
 pub struct Net<P: Port + ?Sized = dyn Port> {

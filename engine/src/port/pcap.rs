@@ -63,7 +63,7 @@ pub enum PcapError {
     },
 }
 
-/// See the [module](self).
+/// See the module.
 pub struct PcapPort {
     replay: ReplayPort,
     /// Capture time of each packet.

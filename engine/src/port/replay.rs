@@ -34,7 +34,7 @@ impl Default for ReplayConfig {
     }
 }
 
-/// See the [module](self).
+/// See the module.
 pub struct ReplayPort {
     packets: Vec<Vec<u8>>,
     next: usize,

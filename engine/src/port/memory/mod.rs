@@ -66,7 +66,7 @@ impl Default for MemoryConfig {
     }
 }
 
-/// The port's half. See the [module](self).
+/// The port's half. See the module.
 pub struct MemoryPort {
     queues: Vec<PortQueue>,
     pool: FramePool,
