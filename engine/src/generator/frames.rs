@@ -27,8 +27,6 @@ impl FrameLink {
     /// What the link saw that explains losses, for the reader.
     pub fn notes(&self) -> Vec<String> {
         let stats = self.port.stats();
-        // The kernel counts a packet that found no frame both ways.
-        let other = stats.rx_dropped.saturating_sub(stats.fill_ring_empty);
         let counts = [
             (
                 self.broken,
@@ -45,7 +43,7 @@ impl FrameLink {
                 stats.fill_ring_empty,
                 "answers found none of our own frames free: the generator could not keep up",
             ),
-            (other, "answers were dropped by our own kernel"),
+            (stats.rx_dropped, "answers were dropped by our own kernel"),
         ];
         let seen = counts.iter().filter(|(count, _)| *count > 0);
         seen.map(|(count, what)| format!("{count} {what}")).collect()
