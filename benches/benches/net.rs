@@ -2,7 +2,6 @@
 //!
 //! `port` is what moving the tokens costs without Net; what Net costs is the rest. `dyn` and `generic` differ in how Net calls the
 //! port. `memory` has the rings of the memory port (and both its ends) in it.
-#![allow(missing_docs)] // criterion_group! makes a public function without any
 #![allow(missing_docs)] // criterion_group! makes a public function without any.
 
 mod echo;

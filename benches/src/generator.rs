@@ -98,6 +98,8 @@ pub struct Measured {
     pub received_pps: f64,
     /// Round trip, counted from the intended send time.
     pub latency: Times,
+    /// Round trip, counted from the actual send time: what the engine and the wire took.
+    pub latency_uncorrected: Times,
     /// The generator's own lateness.
     pub lateness: Times,
     /// Its remarks.

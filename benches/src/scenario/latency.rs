@@ -104,12 +104,14 @@ pub fn run(arguments: &LatencyArgs, setup: &Setup) -> Result<()> {
     let mut lines = Builder::default();
     lines.push_record(["", "median of rounds", "interval"]);
     type Of = fn(&Measured) -> u64;
-    let percentiles: [(&str, Of); 5] = [
+    let percentiles: [(&str, Of); 7] = [
         ("p50", |round| round.latency.p50_ns),
         ("p90", |round| round.latency.p90_ns),
         ("p99", |round| round.latency.p99_ns),
         ("p99.9", |round| round.latency.p999_ns),
         ("max", |round| round.latency.max_ns),
+        ("p99 from actual send", |round| round.latency_uncorrected.p99_ns),
+        ("p99 of the generator's lateness", |round| round.lateness.p99_ns),
     ];
     for (name, of) in percentiles {
         let values: Vec<f64> = report.rounds.iter().map(|round| of(round) as f64).collect();
