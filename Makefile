@@ -3,12 +3,14 @@ SHELL := /bin/bash
 STEP := .ci/step
 # Executable text: every script there is. (The list is found, so that a new one is checked, too.)
 SCRIPTS = $(shell grep -Ilr --exclude-dir=target '^\#!.*sh$$' .ci hw-setup xdp-prog benches)
+# What `cargo build` leaves out, since it needs a system library: DPDK.
+ALL = --features volley/dpdk,volley-bench/dpdk
 FUZZ = $(patsubst %/Cargo.toml,%,$(wildcard */fuzz/Cargo.toml))
 # Long enough to run into what a change broke; a hunt for bugs takes hours, and is started by hand.
 FUZZ_SECONDS ?= 15
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench setup doctor lab-up lab-down clean
+.PHONY: help demo demo-dpdk test test-nic bench setup doctor lab-up lab-down clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,21 +18,36 @@ help: ## this list
 demo: ## install what is missing, build, run engine and generator on a lab, report, clean up
 	@hw-setup/demo
 
+demo-dpdk: ## the same over DPDK: install it, build with it, run over shared memory, report, clean up
+	@hw-setup/demo-dpdk
+
 test: ## install what is missing, rebuild the eBPF object, run every test and check
 	@$(STEP) dependencies hw-setup/deps test
 	@$(STEP) 'eBPF object' xdp-prog/build-object --check
 	@$(STEP) format cargo fmt --all --check
 	@$(STEP) scripts shellcheck --external-sources $(SCRIPTS)
-	@$(STEP) clippy cargo clippy --locked --workspace --all-targets -- -D warnings
-	@$(STEP) tests cargo test --locked --workspace
+	@$(STEP) 'tests of scripts' bats --timing hw-setup/tests
+	@$(STEP) 'without DPDK' cargo check --locked --all-targets
+	@$(STEP) clippy cargo clippy --locked --workspace --all-targets $(ALL) -- -D warnings
+	@$(STEP) 'peers of the benches' cargo clippy --locked --manifest-path benches/peers/Cargo.toml --target-dir target --all-targets -- -D warnings
+	@$(STEP) 'a newer DPDK' dpdk-backend/newer-lts
+	@$(STEP) tests cargo test --locked --workspace $(ALL)
+	@$(STEP) 'a NIC in a box' hw-setup/nic-in-a-box/run
 	@for crate in $(FUZZ); do $(STEP) "fuzz $$crate" .ci/fuzz $$crate $(FUZZ_SECONDS) || exit 1; done
 	@$(STEP) 'instructions per packet' benches/instructions
-	@$(STEP) documentation env RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
+	@$(STEP) documentation env RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace $(ALL) --no-deps
 
-bench: ## install the peers, measure ours against them, write target/bench/*.json
+test-nic: ## boot a machine with NICs in QEMU: zero-copy, binding and restoring on real drivers
+	@hw-setup/deps nic
+	@$(STEP) 'a NIC in a box' hw-setup/nic-in-a-box/run
+
+bench: ## install the peers, measure ours against them, write target/bench/*.json and matrix.html
 	@hw-setup/deps bench
-	cargo build --release --locked -p volley -p volley-bench
+	cargo build --release --locked -p volley -p volley-bench --features volley/dpdk
 	cargo build --release --locked -p volley-xdp --example steer-cost
+	benches/peers/build
+	cargo test --quiet --release --locked --manifest-path benches/peers/Cargo.toml --target-dir target/peers
+	cargo build --release --locked -p volley-tcp --example echo_speed
 	target/release/volley-bench all
 	cargo bench --locked -p volley-bench --bench net
 	benches/instructions

@@ -17,6 +17,8 @@ pub enum Mode {
     Blast,
     /// AF_XDP sockets; every answer checked byte for byte.
     AfXdp,
+    /// A DPDK device; every answer checked byte for byte.
+    Dpdk,
     /// Kernel sockets; every answer checked byte for byte.
     Socket,
 }
@@ -26,6 +28,7 @@ impl Mode {
         match self {
             Mode::Blast => "blast",
             Mode::AfXdp => "af-xdp",
+            Mode::Dpdk => "dpdk",
             Mode::Socket => "socket",
         }
     }
@@ -65,7 +68,12 @@ pub struct Load {
     pub time: Duration,
     /// Source ports that take turns.
     pub flows: u32,
+    /// Bytes of a frame on the wire, frame check sequence included.
+    pub size: u32,
 }
+
+/// The least frame over IPv4, the default of every scenario.
+pub const SMALL: u32 = 64;
 
 /// Time sent before measuring: caches, neighbours and the engine's idle policy settle.
 const WARM_UP: Duration = Duration::from_millis(300);
@@ -100,6 +108,8 @@ pub struct Measured {
     pub latency: Times,
     /// Round trip, counted from the actual send time: what the engine and the wire took.
     pub latency_uncorrected: Times,
+    /// Round trip, from the intended send time, of what the generator sent on time.
+    pub latency_on_time: Times,
     /// The generator's own lateness.
     pub lateness: Times,
     /// Its remarks.
@@ -137,6 +147,11 @@ impl Load {
 
     /// Begins to send.
     pub fn start(&self, setup: &Setup, lab: Option<&Lab>) -> Result<Sending> {
+        self.start_with(&[], setup, lab)
+    }
+
+    /// Begins to send, with further flags.
+    pub fn start_with(&self, flags: &[String], setup: &Setup, lab: Option<&Lab>) -> Result<Sending> {
         let json = setup.logs().join("gen.json");
         let _ = fs::remove_file(&json);
         let seconds = |time: Duration| time.as_secs_f64().to_string();
@@ -152,6 +167,13 @@ impl Load {
                 &self.rate.to_string(),
             ])
             .args(["--duration", &seconds(self.time), "--warmup", &seconds(WARM_UP)])
+            .args(flags)
+            // The least is another one over IPv6, and the generator's own default.
+            .args(if self.size == SMALL {
+                Vec::new()
+            } else {
+                vec!["--size".to_owned(), self.size.to_string()]
+            })
             .args(["--flows", &self.flows.to_string(), "--quiet", "--json"])
             .args([&json]);
         Ok(Sending { child: job.start()?, json, limit: WARM_UP + self.time + OVERTIME })

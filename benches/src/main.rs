@@ -5,6 +5,7 @@
 //! | [`process`] | children that are pinned, logged, and never left behind |
 //! | [`lab`] | the veth pair everything runs over |
 //! | [`server`], [`generator`] | what is measured, and what measures it |
+//! | [`dpdk`], [`testpmd`], [`rust_peer`] | the same over shared memory, and the peers |
 //! | [`rounds`], [`stats`] | interleaving; medians and their intervals |
 //! | [`scenario`] | what `make bench` runs |
 //! | [`demo`] | what `make demo` runs |
@@ -17,6 +18,8 @@ mod cli;
 #[cfg(target_os = "linux")]
 mod demo;
 #[cfg(target_os = "linux")]
+mod dpdk;
+#[cfg(target_os = "linux")]
 mod generator;
 #[cfg(target_os = "linux")]
 mod lab;
@@ -24,6 +27,8 @@ mod lab;
 mod process;
 #[cfg(target_os = "linux")]
 mod rounds;
+#[cfg(target_os = "linux")]
+mod rust_peer;
 #[cfg(target_os = "linux")]
 mod scenario;
 #[cfg(target_os = "linux")]
@@ -34,6 +39,8 @@ mod setup;
 mod stats;
 #[cfg(target_os = "linux")]
 mod table;
+#[cfg(target_os = "linux")]
+mod testpmd;
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {

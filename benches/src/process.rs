@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -188,6 +189,12 @@ impl Child {
         }
     }
 
+    /// Writes a line to its standard input.
+    pub fn tell(&mut self, line: &str) -> Result<()> {
+        let Some(stdin) = &mut self.child.stdin else { bail!("{} hears nothing", self.name) };
+        writeln!(stdin, "{line}").with_context(|| format!("{} hears nothing", self.name))
+    }
+
     /// Asks it to end (SIGINT), and kills it when it does not.
     pub fn stop(&mut self) -> Result<ExitStatus> {
         if let Some(status) = self.child.try_wait()? {
@@ -210,6 +217,11 @@ impl Child {
             GRACE.as_secs(),
             self.last_words()
         )
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// What it has written so far.

@@ -3,7 +3,7 @@
 use crate::process::Interrupt;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -100,7 +100,7 @@ impl Setup {
 }
 
 /// The machine and the moment of a measurement: numbers mean nothing without them.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Machine {
     /// Unix time, in seconds.
     unix_seconds: u64,

@@ -39,8 +39,8 @@ pub fn right(table: Builder) -> String {
 /// A time in the unit that suits it.
 pub fn time(ns: u64) -> String {
     match ns {
-        0..10_000 => format!("{ns} ns"),
-        10_000..10_000_000 => format!("{:.1} µs", ns as f64 / 1e3),
+        0..1000 => format!("{ns} ns"),
+        1000..1_000_000 => format!("{:.1} µs", ns as f64 / 1e3),
         _ => format!("{:.1} ms", ns as f64 / 1e6),
     }
 }

@@ -1,12 +1,14 @@
 //! `volley-bench demo` as a person runs it: to its end, interrupted, killed. Needs root; over loopback it needs nothing.
 #![cfg(target_os = "linux")]
 
+mod program;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use program::volley;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -24,11 +26,9 @@ impl Demo {
     fn new() -> Demo {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        // A port of the kernel's choice is free on loopback; in the lab every port is.
-        let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         Demo {
             lab: format!("vd{:x}-{number:x}", std::process::id()),
-            port: free,
+            port: volley_testlab::free_port(),
             out: tempfile::tempdir().unwrap(),
         }
     }
@@ -82,20 +82,6 @@ fn names(directory: &str) -> impl Iterator<Item = String> {
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
 }
 
-/// The `volley` command of this build: another package's binary, which cargo builds here when it is not there yet.
-fn volley() -> PathBuf {
-    let beside = Path::new(env!("CARGO_BIN_EXE_volley-bench")).parent().unwrap();
-    let mut build = Command::new(env!("CARGO"));
-    build
-        .args(["build", "--quiet", "-p", "volley", "--bin", "volley"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"));
-    if beside.ends_with("release") {
-        build.arg("--release");
-    }
-    assert!(build.status().unwrap().success());
-    beside.join("volley")
-}
-
 fn wait(child: &mut Child) -> Option<i32> {
     let until = Instant::now() + Duration::from_secs(60);
     loop {
@@ -125,6 +111,7 @@ fn over_loopback_it_needs_no_privileges() {
     let report = demo.report();
     assert_eq!(report["server"], "mmsg");
     assert_eq!(report["fixed"][0]["measured"]["corrupted"], 0);
+    assert!(report["tcp"][0]["messages"].as_u64().unwrap() > 0, "{said}");
     assert!(report["fixed"][0]["measured"]["received"].as_u64().unwrap() > 0);
     assert_eq!(demo.left_behind(), Vec::<String>::new());
 }
@@ -146,8 +133,78 @@ fn over_af_xdp_it_reports_and_removes_everything() {
     for fixed in report["fixed"].as_array().unwrap() {
         assert!(fixed["measured"]["received"].as_u64().unwrap() > 0, "{fixed}");
     }
+    let tcp = report["tcp"].as_array().unwrap();
+    assert!(tcp.len() == 2 && tcp.iter().all(|run| run["messages"].as_u64().unwrap() > 0), "{said}");
+    assert!(said.contains("over our own TCP"), "{said}");
     let bystanders = report["bystanders"].as_array().unwrap();
     assert_eq!(bystanders.len(), 4, "ping and a kernel socket, IPv4 and IPv6");
+    assert_eq!(demo.left_behind(), Vec::<String>::new());
+}
+
+/// Pages of 2 MiB from the kernel's pool, kept for a mapping that nobody touches until this is dropped.
+#[cfg(feature = "dpdk")]
+struct Taken(std::ptr::NonNull<std::ffi::c_void>, usize);
+
+#[cfg(feature = "dpdk")]
+impl Taken {
+    fn pages(count: usize) -> Taken {
+        use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+        let (bytes, flags) =
+            (count << 21, MapFlags::MAP_PRIVATE | MapFlags::MAP_HUGETLB | MapFlags::MAP_HUGE_2MB);
+        // SAFETY: a new mapping, where the kernel likes.
+        let mapped =
+            unsafe { mmap_anonymous(None, bytes.try_into().unwrap(), ProtFlags::PROT_READ, flags) };
+        Taken(mapped.unwrap(), bytes)
+    }
+}
+
+#[cfg(feature = "dpdk")]
+impl Drop for Taken {
+    fn drop(&mut self) {
+        // SAFETY: mapped above, with that length, and nobody looks into it.
+        unsafe { nix::sys::mman::munmap(self.0, self.1) }.unwrap();
+    }
+}
+
+#[cfg(feature = "dpdk")]
+#[test]
+fn over_dpdk_it_reports_and_gives_the_huge_pages_back() {
+    if !require_root() {
+        return;
+    }
+    let pages = || {
+        ["nr_hugepages", "nr_overcommit_hugepages"]
+            .map(|name| fs::read(format!("/proc/sys/vm/{name}")).unwrap())
+    };
+    let _turn = volley_testlab::turn_at("huge-pages");
+    let (demo, before) = (Demo::new(), pages());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_volley-bench"));
+    // How fast a debug build is on a busy machine is nobody's business.
+    command.args(["demo-dpdk", "--seconds", "1", "--at-least", "1", "--volley"]).arg(volley());
+    command.arg("--out").arg(demo.out.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut said = String::new();
+    while !said.contains("the engine listens") {
+        said += &lines.next().expect("the engine starts");
+    }
+    // Somebody else takes pages from the same pool, as each engine and generator over AF_XDP does.
+    let taken = Taken::pages(60);
+    said.extend(lines);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    drop(taken);
+    let text = fs::read(demo.out.path().join("dpdk.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(report["failures"], serde_json::json!([]));
+    assert_eq!(report["engine"]["total"]["ledger_balances"], true);
+    assert_eq!(report["engine"]["dpdk"]["mbufs_missing"], 0);
+    for run in ["flat_out", "half"].iter().flat_map(|name| report[name].as_array().unwrap()) {
+        assert!(run[1]["received"].as_u64().unwrap() > 0 && run[1]["corrupted"] == 0, "{run}");
+    }
+    let circulated = report["circulated"].as_array().unwrap();
+    assert!(circulated.len() == 2 && circulated.iter().all(|row| row[1].as_f64().unwrap() > 0.0), "{said}");
+    assert_eq!(pages(), before);
     assert_eq!(demo.left_behind(), Vec::<String>::new());
 }
 

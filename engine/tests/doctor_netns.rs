@@ -86,6 +86,40 @@ fn remedies_mend() {
 }
 
 #[test]
+fn queues_without_a_worker_are_named_by_doctor_and_engine_alike() {
+    if !require_root() {
+        return;
+    }
+    let lab = Lab::new(3);
+    let (checks, _) = on(&lab, lab.engine_if());
+    assert_eq!(check(&checks, "steering")["answer"], "open", "all are served by default");
+    assert_eq!(check(&checks, "gro")["answer"], "open", "{}", check(&checks, "gro"));
+    let mut command = lab.engine().command(VOLLEY);
+    command.args(["doctor", "--queues", "1"]);
+    let checks = serde_json::from_slice::<Vec<Value>>(
+        &command.args([lab.engine_if(), "--json"]).output().unwrap().stdout,
+    );
+    let checks = checks.unwrap();
+    let steering = check(&checks, "steering");
+    assert_eq!(steering["answer"], "closed", "{steering}");
+    let found = steering["found"].as_str().unwrap();
+    assert!(found.contains("queues 0,2"), "{found}");
+    // The engine says the same when it starts, and says nothing when there is nothing to say.
+    let engine = |queues: &str| {
+        let mut command = lab.engine().command(VOLLEY);
+        command.args(["run", lab.engine_if(), "--require", "xdp", "--duration", "0.1", "--no-pin"]);
+        let output = command.args(["--queues", queues]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = engine("1");
+    assert!(said.contains(&format!("{}: steering: {found}", lab.engine_if())), "{said}");
+    assert!(said.contains("mend it with: ethtool -N"), "{said}");
+    let said = engine("0-2");
+    assert!(!said.contains("mend it with"), "{said}");
+}
+
+#[test]
 fn what_steered_packets_bypass_is_named() {
     if !require_root() {
         return;

@@ -38,7 +38,7 @@ impl End {
         let links = Some(control.subscribe(interface, None));
         let port: Box<dyn Port> = Box::new(port);
         End {
-            net: Net::new(port, NetConfig { index: 0, links }),
+            net: Net::new(port, NetConfig { links, ..NetConfig::default() }),
             _control: control,
             start: Instant::now(),
             batch: Batch::default(),

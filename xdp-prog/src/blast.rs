@@ -154,6 +154,12 @@ impl Blaster {
                     flows: options.flows,
                     first_port: options.first_port,
                     udp_offset: plan.udp_offset,
+                    udp_length: field(&options.template, plan.udp_offset + 4),
+                    ip_length_offset: plan.ip_length_offset,
+                    ip_length: field(&options.template, plan.ip_length_offset),
+                    ip_sum_offset: plan.ip_sum_offset,
+                    ip_sum: field(&options.template, plan.ip_sum_offset),
+                    reserved: [0; 3],
                 };
                 transmute!(state)
             })
@@ -262,6 +268,9 @@ fn load<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, ProgramErro
 #[derive(Debug, PartialEq, Eq)]
 struct Plan {
     udp_offset: u16,
+    /// The IP header's length, and its checksum or, over IPv6, the length again.
+    ip_length_offset: u16,
+    ip_sum_offset: u16,
     server_port: u16,
     base_sum: u32,
 }
@@ -288,24 +297,48 @@ impl Plan {
         constant[UDP_LEN + Stamp::OFFSET..][..Stamp::LEN].fill(0);
         // The pseudo-header (RFC 768, RFC 8200): addresses, protocol, length. The addresses are the last of
         // the IP header in both versions, but behind them may be options or extension headers.
-        let addresses = addresses(frame).ok_or(BlastError::Template("its IP header is cut"))?;
+        let Ip { addresses, length_offset, sum_offset } =
+            Ip::of(frame).ok_or(BlastError::Template("its IP header is cut"))?;
         let mut sum = sum(addresses) + sum(&constant);
         sum += u32::from(17_u16.to_be()) + u32::from((length as u16).to_be());
-        Ok(Plan { udp_offset: at as u16, server_port: datagram.destination_port, base_sum: sum })
+        Ok(Plan {
+            udp_offset: at as u16,
+            ip_length_offset: length_offset as u16,
+            ip_sum_offset: sum_offset as u16,
+            server_port: datagram.destination_port,
+            base_sum: sum,
+        })
     }
 }
 
-/// Source and destination address of the IP header behind Ethernet and tags.
-fn addresses(frame: &[u8]) -> Option<&[u8]> {
-    let mut kind = ETHERNET_LEN - 2;
-    while matches!(frame.get(kind..kind + 2)?, [0x81, 0x00] | [0x88, 0xa8]) {
-        kind += 4;
-    }
-    let ip = frame.get(kind + 2..)?;
-    match frame.get(kind..kind + 2)? {
-        [0x08, 0x00] => ip.get(12..20),
-        [0x86, 0xdd] => ip.get(8..40),
-        _ => None,
+/// A field of two bytes, as it lies in memory.
+fn field(frame: &[u8], offset: u16) -> u16 {
+    let at = usize::from(offset);
+    u16::from_ne_bytes([frame[at], frame[at + 1]])
+}
+
+/// The IP header behind Ethernet and tags.
+struct Ip<'a> {
+    /// Source and destination.
+    addresses: &'a [u8],
+    length_offset: usize,
+    sum_offset: usize,
+}
+
+impl Ip<'_> {
+    fn of(frame: &[u8]) -> Option<Ip<'_>> {
+        let mut kind = ETHERNET_LEN - 2;
+        while matches!(frame.get(kind..kind + 2)?, [0x81, 0x00] | [0x88, 0xa8]) {
+            kind += 4;
+        }
+        let at = kind + 2;
+        let ip = frame.get(at..)?;
+        let (addresses, length_offset, sum_offset) = match frame.get(kind..at)? {
+            [0x08, 0x00] => (ip.get(12..20)?, at + 2, at + 10),
+            [0x86, 0xdd] => (ip.get(8..40)?, at + 4, at + 4),
+            _ => return None,
+        };
+        Some(Ip { addresses, length_offset, sum_offset })
     }
 }
 
@@ -334,6 +367,10 @@ mod tests {
     fn plan_of_the_smallest_frame() {
         let plan = Plan::of(&frame()).unwrap();
         assert_eq!((plan.udp_offset, plan.server_port), (34, 7777));
+        assert_eq!(
+            (field(&frame(), plan.ip_length_offset), field(&frame(), plan.ip_sum_offset)),
+            (46u16.to_be(), 0x26bcu16.to_be())
+        );
         // Addresses, protocol, twice the length, the destination port and the magic number.
         let words = [0x0a00, 1, 0x0a00, 2, 17, 26, 26, 0x1e61, 0x5656_u16];
         assert_eq!(plan.base_sum, words.iter().map(|word| u32::from(word.to_be())).sum::<u32>());

@@ -66,10 +66,7 @@ pub fn load(options: &AttachOptions, upgrade: bool) -> Result<Loaded, AttachErro
     let pins = PinDir::of(&interface);
     match pins.find(&interface)? {
         Found::Nothing => {}
-        Found::Stale(why) => {
-            pins.remove()?;
-            log::info!("pins in {} removed: {why}", pins.path().display());
-        }
+        Found::Stale(why) => pins.remove_stale(&why)?,
         Found::Running(found) if upgrade => return self::upgrade(interface, &run, &pins, found, mounted),
         Found::Running(found) if found.abi != ABI_VERSION => {
             return Err(AttachError::Abi { interface: interface.name, found: found.abi });
@@ -167,8 +164,7 @@ pub fn unload(interface: &str, force: bool) -> Result<u32, AttachError> {
             }
         }
         Found::Stale(why) => {
-            pins.remove()?;
-            log::info!("pins in {} removed: {why}", pins.path().display());
+            pins.remove_stale(&why)?;
             Err(not_pinned(interface))
         }
         Found::Nothing => Err(not_pinned(interface)),

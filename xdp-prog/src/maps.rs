@@ -91,6 +91,21 @@ impl Maps {
         self.sockets.set(queue, socket.as_raw_fd(), 0)
     }
 
+    /// Whether a queue has a socket. The kernel does not let a socket map be read, so a socket that is bound nowhere is offered
+    /// for the place if it is free; it stands there for a moment, in which the queue's packets are dropped, when it was.
+    pub(crate) fn has_socket(&mut self, queue: u32) -> Result<bool, MapError> {
+        /// `BPF_NOEXIST` of linux/bpf.h.
+        const IF_FREE: u64 = 1;
+        let stranger = sys::unbound_socket().map_err(MapError::IoError)?;
+        match self.sockets.set(queue, stranger.as_raw_fd(), IF_FREE) {
+            Ok(()) => self.clear_socket(queue).map(|()| false),
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Takes the socket from a queue; no error when there is none.
     pub(crate) fn clear_socket(&mut self, queue: u32) -> Result<(), MapError> {
         match self.sockets.unset(queue) {

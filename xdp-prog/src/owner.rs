@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::interface::Interface;
 use crate::lock::{LockError, PidLock};
-use crate::rule::{Action, Prefix, Protocol, Rule, Unbound};
+use crate::rule::{Action, Prefix, Protocol, Rule, SynLimit, Unbound};
 
 /// Where owners and their locks are. A tmpfs: what it says does not outlive the programs it speaks of.
 const RUN: &str = "/run/volley";
@@ -116,6 +116,8 @@ struct RuleRecord {
     last: u16,
     addresses: Vec<Prefix>,
     action: ActionRecord,
+    #[serde(default)]
+    syn_limit: Option<SynLimit>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -300,6 +302,7 @@ impl From<&Rule> for RuleRecord {
                 Action::Pass => ActionRecord::Pass,
                 Action::Drop => ActionRecord::Drop,
             },
+            syn_limit: rule.syn_limit,
         }
     }
 }
@@ -319,6 +322,7 @@ impl From<&RuleRecord> for Rule {
                 ActionRecord::Pass => Action::Pass,
                 ActionRecord::Drop => Action::Drop,
             },
+            syn_limit: record.syn_limit,
         }
     }
 }
@@ -337,7 +341,9 @@ mod tests {
         ] {
             for protocol in [Protocol::Udp, Protocol::Tcp] {
                 let addresses = vec!["10.0.0.0/8".parse().unwrap(), "fd77::1".parse().unwrap()];
-                let rule = Rule { protocol, ports: 7..=65535, addresses, action };
+                let syn_limit =
+                    (protocol == Protocol::Tcp).then_some(SynLimit { per_second: 1000, burst: 64 });
+                let rule = Rule { protocol, ports: 7..=65535, addresses, action, syn_limit };
                 let text = serde_json::to_string(&RuleRecord::from(&rule)).unwrap();
                 assert_eq!(Rule::from(&serde_json::from_str::<RuleRecord>(&text).unwrap()), rule);
             }

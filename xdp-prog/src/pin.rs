@@ -206,6 +206,13 @@ impl PinDir {
         fs::remove_dir(&self.path).map_err(|source| self.error("", source))
     }
 
+    /// Removes what [`PinDir::find`] found to be left over, and says so.
+    pub(crate) fn remove_stale(&self, why: &str) -> Result<(), PinError> {
+        self.remove()?;
+        log::info!("pins in {} removed: {why}", self.path.display());
+        Ok(())
+    }
+
     fn error(&self, name: &str, source: io::Error) -> PinError {
         PinError::Io { path: self.path.join(name), source }
     }

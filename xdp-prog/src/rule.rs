@@ -17,6 +17,7 @@ pub use volley_steer::{Action, Protocol, Unbound};
 ///     ports: 7777..=7780,
 ///     addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::/64".parse().unwrap()],
 ///     action: Action::Redirect { unbound: Unbound::Pass },
+///     syn_limit: None,
 /// };
 /// assert_eq!(game.to_string(), "udp 7777-7780 to 192.0.2.1, 2001:db8::/64: redirect, else pass");
 /// ```
@@ -30,6 +31,17 @@ pub struct Rule {
     pub addresses: Vec<Prefix>,
     /// What is done with them.
     pub action: Action,
+    /// How many SYNs may come; what is beyond is dropped and counted. TCP only.
+    pub syn_limit: Option<SynLimit>,
+}
+
+/// A limit on the SYNs that one rule lets through on each CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SynLimit {
+    /// In the long run, each second.
+    pub per_second: u32,
+    /// At once.
+    pub burst: u32,
 }
 
 impl fmt::Display for Rule {
@@ -50,7 +62,13 @@ impl fmt::Display for Rule {
             Action::Redirect { unbound: Unbound::Drop } => ": redirect, else drop",
             Action::Pass => ": pass",
             Action::Drop => ": drop",
-        })
+        })?;
+        match self.syn_limit {
+            Some(SynLimit { per_second, burst }) => {
+                write!(f, "; SYNs: {per_second} a second, {burst} at once")
+            }
+            None => Ok(()),
+        }
     }
 }
 

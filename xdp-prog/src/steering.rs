@@ -136,10 +136,7 @@ impl Steering {
         let pins = PinDir::of(&interface);
         match pins.find(&interface)? {
             Found::Nothing => {}
-            Found::Stale(why) => {
-                pins.remove()?;
-                log::info!("pins in {} removed: {why}", pins.path().display());
-            }
+            Found::Stale(why) => pins.remove_stale(&why)?,
             Found::Running(found) => {
                 if found.abi != ABI_VERSION {
                     return Err(AttachError::Abi { interface: interface.name, found: found.abi });
@@ -299,6 +296,26 @@ impl Steering {
         state.maps.clear_socket(queue).map_err(|source| self.socket_error(queue, source))?;
         state.queues.swap_remove(at);
         Ok(())
+    }
+
+    /// Whether a queue has a socket behind it, this process' or another's. Meant for queues of which one suspects that they have
+    /// lost it: to ask about one without a socket costs it the packets of a moment.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub fn has_socket(&self, queue: u32) -> Result<bool, SocketError> {
+        if queue >= MAX_QUEUES {
+            return Err(SocketError::NoSuchQueue { queue });
+        }
+        self.state().maps.has_socket(queue).map_err(|source| self.socket_error(queue, source))
+    }
+
+    /// True when owners besides this process' have rules in the program.
+    pub fn is_shared(&self) -> bool {
+        let state = self.state();
+        let ours = |owner: &Owner| state.claims.iter().any(|claim| claim.owner == owner.name);
+        let rules_id = state.maps.rules_id();
+        self.run.owners().iter().any(|owner| owner.alive && owner.rules_id == rules_id && !ours(owner))
     }
 
     /// Packets per reason since the program was loaded, summed over all CPUs.

@@ -56,6 +56,24 @@ fn zeroed_attr() -> bpf_attr {
     unsafe { mem::zeroed() }
 }
 
+/// An AF_XDP socket that is bound to nothing, with a receive ring: some kernels take none without one into a socket map.
+pub(crate) fn unbound_socket() -> io::Result<OwnedFd> {
+    let entries: u32 = 1;
+    // SAFETY: plain system call.
+    let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: just made, ours alone.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let (value, len) = ((&raw const entries).cast(), mem::size_of::<u32>() as libc::socklen_t);
+    // SAFETY: the option is four bytes that outlive the call.
+    match unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_XDP, libc::XDP_RX_RING, value, len) } {
+        0 => Ok(socket),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Attaches an XDP program to an interface; the attachment ends with the last reference to the descriptor.
 /// `flags` are `XDP_FLAGS_*_MODE`.
 pub(crate) fn link_create(program: BorrowedFd<'_>, interface: u32, flags: u32) -> io::Result<OwnedFd> {

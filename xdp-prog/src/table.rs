@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use volley_steer::abi::{MAX_LISTS, MAX_RULES_PER_PORT, RuleEntry, RuleList, RuleTable};
+use volley_steer::abi::{MAX_BUCKETS, MAX_LISTS, MAX_RULES_PER_PORT, RuleEntry, RuleList, RuleTable};
 use zerocopy::FromZeros;
 
 use crate::rule::{Protocol, Rule};
@@ -39,30 +39,47 @@ pub enum TableError {
         /// The rules that meet there.
         rules: Vec<Rule>,
     },
+    /// More rules with a limit on SYNs than there are buckets.
+    #[error("more than {MAX_BUCKETS} rules limit SYNs: use fewer, wider port ranges")]
+    TooManyLimits,
     /// More different lists than the table holds.
     #[error("the rules need more than {} different lists of matches: use fewer, wider port ranges", MAX_LISTS - 1)]
     TooManyLists,
 }
 
-/// The table for these rules. Where several match a packet, the first decides.
-pub(crate) fn build<'a>(rules: impl Iterator<Item = &'a Rule>) -> Result<Box<RuleTable>, TableError> {
-    let rules: Vec<&Rule> = rules.collect();
-    if let Some(rule) = rules.iter().find(|rule| rule.ports.is_empty()) {
-        return Err(TableError::NoPorts { rule: Box::new((*rule).clone()) });
+/// The table for these rules, as `volley_steer` reads it. Where several match a packet, the first decides.
+///
+/// # Errors
+/// When they do not fit.
+pub fn build<'a>(rules: impl Iterator<Item = &'a Rule>) -> Result<Box<RuleTable>, TableError> {
+    // Each rule with a limit has a bucket of its own; the numbers follow the rules' order.
+    let mut limited = 0;
+    let rules: Vec<(&Rule, u32)> = rules
+        .map(|rule| {
+            limited += u32::from(rule.syn_limit.is_some());
+            (rule, limited.saturating_sub(1))
+        })
+        .collect();
+    if limited > MAX_BUCKETS {
+        return Err(TableError::TooManyLimits);
+    }
+    if let Some(rule) = rules.iter().map(|(rule, _)| *rule).find(|rule| rule.ports.is_empty()) {
+        return Err(TableError::NoPorts { rule: Box::new(rule.clone()) });
     }
     let mut table = RuleTable::new_box_zeroed().expect("half a megabyte of memory");
     let mut numbers = HashMap::new();
     for protocol in [Protocol::Udp, Protocol::Tcp] {
-        let rules: Vec<&Rule> = rules.iter().copied().filter(|rule| rule.protocol == protocol).collect();
+        let rules: Vec<(&Rule, u32)> =
+            rules.iter().copied().filter(|(rule, _)| rule.protocol == protocol).collect();
         let cuts: BTreeSet<u32> = rules
             .iter()
-            .flat_map(|rule| [u32::from(*rule.ports.start()), u32::from(*rule.ports.end()) + 1])
+            .flat_map(|(rule, _)| [u32::from(*rule.ports.start()), u32::from(*rule.ports.end()) + 1])
             .collect();
         let cuts: Vec<u32> = cuts.into_iter().collect();
         for piece in cuts.windows(2) {
             let first = piece[0] as u16;
-            let here: Vec<&Rule> =
-                rules.iter().copied().filter(|rule| rule.ports.contains(&first)).collect();
+            let here: Vec<(&Rule, u32)> =
+                rules.iter().copied().filter(|(rule, _)| rule.ports.contains(&first)).collect();
             if here.is_empty() {
                 continue;
             }
@@ -83,20 +100,24 @@ pub(crate) fn build<'a>(rules: impl Iterator<Item = &'a Rule>) -> Result<Box<Rul
     Ok(table)
 }
 
-fn entries(port: u16, rules: &[&Rule]) -> Result<RuleList, TableError> {
+fn entries(port: u16, rules: &[(&Rule, u32)]) -> Result<RuleList, TableError> {
     let mut list = RuleList::default();
     let all: Vec<RuleEntry> = rules
         .iter()
-        .flat_map(|rule| {
+        .flat_map(|(rule, bucket)| {
+            let limited = |entry: RuleEntry| match rule.syn_limit {
+                Some(limit) => entry.syn_limit(limit.per_second, limit.burst, *bucket),
+                None => entry,
+            };
             let any = rule.addresses.is_empty().then(|| RuleEntry::any(rule.action));
             let some = rule.addresses.iter().map(|prefix| {
                 RuleEntry::prefix(prefix.address(), prefix.bits(), rule.action).expect("a valid prefix")
             });
-            any.into_iter().chain(some)
+            any.into_iter().chain(some).map(limited)
         })
         .collect();
     if all.len() > MAX_RULES_PER_PORT {
-        let rules = rules.iter().map(|rule| (*rule).clone()).collect();
+        let rules = rules.iter().map(|(rule, _)| (*rule).clone()).collect();
         return Err(TableError::TooManyPerPort { port, needed: all.len(), rules });
     }
     list.rules[..all.len()].copy_from_slice(&all);
@@ -119,7 +140,7 @@ mod tests {
 
     fn rule(protocol: Protocol, ports: RangeInclusive<u16>, addresses: &[&str], action: Action) -> Rule {
         let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        Rule { protocol, ports, addresses, action }
+        Rule { protocol, ports, addresses, action, syn_limit: None }
     }
 
     fn find(table: &RuleTable, protocol: Protocol, port: u16, to: &str) -> Option<Action> {

@@ -170,3 +170,38 @@ fn a_wrong_interface_is_named() {
     let error = lab.engine().run(|| Blaster::open(&wrong)).err().expect("an error");
     assert!(error.to_string().contains("no-such-nic"), "{error}");
 }
+
+/// A receiver with UDP GRO writes the lengths of the merged packet into the first one's headers, and the kernel sends that page again.
+#[test]
+fn pages_that_a_receiver_merged_are_sent_as_the_template_says() {
+    if !require_root() {
+        return;
+    }
+    let lab = Lab::with(LabOptions { neighbours: true, peer_gro: true, ..LabOptions::default() });
+    let server = lab.peer().run(|| {
+        let server = UdpSocket::bind((volley_testlab::PEER_IPV4, PORT)).unwrap();
+        nix::sys::socket::setsockopt(&server, nix::sys::socket::sockopt::UdpGroSegment, &true).unwrap();
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        server
+    });
+    let template = template(&lab, volley_testlab::ENGINE_IPV4.into(), volley_testlab::PEER_IPV4.into());
+    // One flow, so that packets in a row can be merged.
+    let options = BlastOptions { flows: 1, ..options(&lab, template) };
+    let (mut buffer, mut merged) = (vec![0; 1 << 16], false);
+    lab.engine().run(|| {
+        let blaster = Blaster::open(&options).unwrap();
+        for burst in 0..20 * BURSTS {
+            blaster.burst(BURST).unwrap();
+            let mut came = 0;
+            while came < BURST as usize {
+                let len = server
+                    .recv(&mut buffer)
+                    .unwrap_or_else(|error| panic!("{error}: {came} in burst {burst}"));
+                merged |= len > PAYLOAD;
+                assert_eq!(len % PAYLOAD, 0, "burst {burst}");
+                came += len / PAYLOAD;
+            }
+        }
+    });
+    assert!(merged, "nothing was merged, so nothing was shown");
+}

@@ -5,13 +5,15 @@
 //!                                  everything else ──► kernel: ping, UDP sockets
 //! ```
 //!
-//! Flat out; then at half of what can be verified, every byte checked; then, under load, what is none of the engine's
+//! Flat out; a TCP echo on the same port and interface; then at half of what can be verified, every byte checked; then, under load, what is none of the engine's
 //! business. Without root or AF_XDP the same job runs over kernel sockets on loopback. Nothing stays behind, however it ends.
 
 mod bystander;
+pub mod dpdk;
 mod report;
+mod tcp;
 
-use crate::generator::{Load, Mode, Rate};
+use crate::generator::{Load, Mode, Rate, SMALL};
 use crate::lab::Lab;
 use crate::process::Interrupted;
 use crate::server::{Running, Server};
@@ -75,7 +77,7 @@ fn through_xdp(arguments: &DemoArgs, setup: &Setup) -> Result<Wire> {
     let program = std::env::current_exe()?;
     ensure!(nix::unistd::geteuid().is_root(), "it needs root: sudo {} demo", program.display());
     let lab = Lab::up(&setup.lab, &setup.logs(), &setup.interrupt)?;
-    let engine = Server::AfXdp.start(setup, Some(&lab))?;
+    let engine = Server::AfXdp.start_with_tcp(setup, Some(&lab))?;
     println!("demo: the engine serves {} on core {}", lab.engine().interface, setup.engine_core);
     let addresses = vec![lab.engine().ipv4, lab.engine().ipv6];
     Ok(Wire {
@@ -89,7 +91,7 @@ fn through_xdp(arguments: &DemoArgs, setup: &Setup) -> Result<Wire> {
 }
 
 fn over_loopback(setup: &Setup) -> Result<Wire> {
-    let engine = Server::Mmsg.start(setup, None)?;
+    let engine = Server::Mmsg.start_with_tcp(setup, None)?;
     let mut addresses: Vec<IpAddr> = vec![Ipv4Addr::LOCALHOST.into()];
     if UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
         addresses.push(Ipv6Addr::LOCALHOST.into());
@@ -110,7 +112,7 @@ fn measure(
     let link = lab.as_ref();
     let load = |mode, address| {
         let target = SocketAddr::new(address, setup.port);
-        Load { mode, target, rate: Rate::Max, time, flows: 64 }
+        Load { mode, target, rate: Rate::Max, time, flows: 64, size: SMALL }
     };
     let mut report = Report::new(server, link, setup, machine, missing);
 
@@ -128,6 +130,12 @@ fn measure(
         println!("demo: {half:.0} packets per second, every byte checked, {}", family(address));
         let measured = Load { rate: Rate::Fixed(half), ..load(checking, address) }.run(setup, link)?;
         report.fixed.push(Fixed { address, verified, measured });
+        engine.must_run()?;
+    }
+
+    for &address in &addresses {
+        println!("demo: TCP echo on the same port, {}", family(address));
+        report.tcp.push(tcp::echo(address, time, setup, link)?);
         engine.must_run()?;
     }
 

@@ -1,6 +1,6 @@
 //! What the demo found: one page for people, the same as JSON for programs.
 
-use super::{bystander, family};
+use super::{bystander, family, tcp};
 use crate::generator::Measured;
 use crate::lab::Lab;
 use crate::server::Server;
@@ -29,6 +29,8 @@ pub struct Report {
     pub flat_out: Vec<FlatOut>,
     /// At half of what a checking generator gets back flat out.
     pub fixed: Vec<Fixed>,
+    /// TCP on the same port.
+    pub tcp: Vec<tcp::Outcome>,
     /// What is none of the engine's business.
     pub bystanders: Vec<bystander::Outcome>,
     /// The engine's load meanwhile.
@@ -84,6 +86,7 @@ impl Report {
             missing,
             flat_out: Vec::new(),
             fixed: Vec::new(),
+            tcp: Vec::new(),
             bystanders: Vec::new(),
             meanwhile: Measured::default(),
             engine: Value::Null,
@@ -178,6 +181,12 @@ impl fmt::Display for Report {
             table.push_record(record);
         }
         writeln!(f, "{}", right(table))?;
+
+        let whose = if self.server == Server::AfXdp { "our own TCP" } else { "the kernel's TCP" };
+        writeln!(f, "\nTCP echo on the same port, over {whose}; the kernel's as the client")?;
+        for outcome in &self.tcp {
+            writeln!(f, "  {outcome}")?;
+        }
 
         writeln!(f, "\nMeanwhile, through the same interface, under {}", rate(self.meanwhile.sent_pps))?;
         for bystander::Outcome { what, asked, answered } in &self.bystanders {

@@ -8,7 +8,7 @@
 //! One queue, threaded NAPI off, the peer's end the same for every row. A row's value is the number of its answers
 //! that arrived at the generator's end, a second: what the server handed to the device less what the device dropped.
 
-use crate::generator::{Load, Mode, Rate};
+use crate::generator::{Load, Mode, Rate, SMALL};
 use crate::lab::Lab;
 use crate::process::Interrupted;
 use crate::rounds::{Ratio, Rounds};
@@ -126,6 +126,7 @@ fn answered(server: Server, seconds: f64, setup: &Setup, lab: &Lab) -> Result<f6
         rate: Rate::Max,
         time: Duration::from_secs_f64(seconds),
         flows: 1,
+        size: SMALL,
     };
     let measured = load.run(setup, Some(lab))?;
     running.must_run()?;

@@ -4,7 +4,7 @@
 //! lost, and the median over the rounds of the 99th percentile of the round trip must be below a millisecond. Times
 //! count from the moment a packet was meant to leave.
 
-use crate::generator::{Load, Measured, Mode, Rate};
+use crate::generator::{Load, Measured, Mode, Rate, SMALL};
 use crate::lab::Lab;
 use crate::server::Server;
 use crate::setup::{Machine, Setup};
@@ -65,7 +65,8 @@ pub fn run(arguments: &LatencyArgs, setup: &Setup) -> Result<()> {
     for round in 1..=arguments.rounds {
         let mut engine = Server::AfXdp.start(setup, Some(&lab))?;
         let time = Duration::from_secs_f64(arguments.seconds);
-        let load = Load { mode: Mode::AfXdp, target, rate: Rate::HalfCeiling, time, flows: 64 };
+        let load =
+            Load { mode: Mode::AfXdp, target, rate: Rate::HalfCeiling, time, flows: 64, size: SMALL };
         let half = load.run(setup, Some(&lab))?;
         engine.must_run()?;
         engine.stop()?;

@@ -3,9 +3,11 @@
 use super::WorkerId;
 use crate::datagram::{DatagramPort, SendError};
 use crate::net::Path;
+use crate::stream::{Peer, Stream, StreamError, StreamPort};
 use crate::time::Now;
 use crate::worker::{Helpers, Mailboxes, PostError, TimerId, Timers};
 use rand::rngs::SmallRng;
+use std::net::SocketAddr;
 
 /// The worker, as seen by its app during one callback.
 pub struct Ctx<'w, M> {
@@ -13,6 +15,7 @@ pub struct Ctx<'w, M> {
     pub(crate) worker: WorkerId,
     pub(crate) rng: &'w mut SmallRng,
     pub(crate) ports: &'w mut [Box<dyn DatagramPort>],
+    pub(crate) streams: &'w mut [Box<dyn StreamPort>],
     pub(crate) timers: &'w mut Timers,
     pub(crate) mailboxes: &'w mut Mailboxes<M>,
     pub(crate) helpers: &'w mut Helpers<M>,
@@ -56,6 +59,43 @@ impl<M: Send + 'static> Ctx<'_, M> {
         port.send(path, len, &mut fill)
     }
 
+    /// The stream of `peer`, to read, write and close.
+    ///
+    /// # Errors
+    /// [`StreamError::Stale`] when it is gone or another worker's.
+    pub fn stream(&mut self, peer: Peer) -> Result<Stream<'_>, StreamError> {
+        if peer.worker != self.worker {
+            return Err(StreamError::Stale);
+        }
+        let port = self.stream_port(peer.port).ok_or(StreamError::Stale)?;
+        port.info(peer.id)?;
+        Ok(Stream::new(port, peer.id))
+    }
+
+    /// Opens a stream to `remote`, from `local` if that matters, over the worker's stream port number `port` (from 0; most
+    /// workers have one). [`super::App::on_stream`] tells how it went.
+    ///
+    /// # Errors
+    /// What can be known at once.
+    pub fn connect(
+        &mut self,
+        port: usize,
+        local: Option<SocketAddr>,
+        remote: SocketAddr,
+    ) -> Result<Peer, StreamError> {
+        let worker = self.worker;
+        let beneath = 0..self.ports.len();
+        let all = beneath.chain(STREAM_PORTS..STREAM_PORTS + self.streams.len()).map(|index| index as u16);
+        let index = all.into_iter().filter(|index| self.stream_port(*index).is_some()).nth(port);
+        let index = index.ok_or(StreamError::NoStreamPort)?;
+        let port = self.stream_port(index).ok_or(StreamError::NoStreamPort)?;
+        Ok(Peer::new(worker, index, port.connect(local, remote)?))
+    }
+
+    fn stream_port(&mut self, index: u16) -> Option<&mut dyn StreamPort> {
+        stream_port(self.ports, self.streams, usize::from(index))
+    }
+
     /// Calls [`super::App::on_timer`] with `key` at `at_ns` (monotonic), or as soon after as the worker comes to it. `None` when the
     /// worker's timers are used up.
     pub fn timer(&mut self, at_ns: u64, key: u64) -> Option<TimerId> {
@@ -84,5 +124,24 @@ impl<M: Send + 'static> Ctx<'_, M> {
         job: impl FnOnce() -> M + Send + 'static,
     ) -> Result<(), PostError<Box<dyn FnOnce() -> M + Send>>> {
         self.helpers.run(Box::new(job))
+    }
+}
+
+/// Indices of stream ports from here on; those within datagram ports have the index of these, which fits a byte. So neither moves
+/// when a worker gets a port more.
+pub(crate) const STREAM_PORTS: usize = 256;
+
+/// The stream port with that index: within a datagram port, or by itself.
+pub(crate) fn stream_port<'p>(
+    ports: &'p mut [Box<dyn DatagramPort>],
+    streams: &'p mut [Box<dyn StreamPort>],
+    index: usize,
+) -> Option<&'p mut dyn StreamPort> {
+    match index.checked_sub(STREAM_PORTS) {
+        None => ports.get_mut(index)?.streams(),
+        Some(index) => match streams.get_mut(index) {
+            Some(port) => Some(port.as_mut()),
+            None => None,
+        },
     }
 }

@@ -3,15 +3,20 @@
 //! One value of an [`App`] lives on each worker and is driven by it; every callback has an empty default. Payload is
 //! borrowed for the call. Nothing blocks.
 
+mod beside;
 mod ctx;
 mod echo;
 mod sink;
+pub mod tcp;
 
+pub use beside::Beside;
 pub use ctx::Ctx;
+pub(crate) use ctx::{STREAM_PORTS, stream_port};
 pub use echo::Echo;
 pub use sink::Sink;
 
 use crate::datagram::Datagram;
+use crate::stream::{Peer, StreamEvent};
 
 /// A worker's number, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,6 +41,17 @@ pub trait App: 'static {
     /// One datagram. Leave a verdict on it: `reply`, `consume` (the default) or `drop`.
     #[inline]
     fn on_datagram(&mut self, _datagram: &mut Datagram<'_>, _ctx: &mut Ctx<'_, Self::Msg>) {}
+
+    /// Something happened to a stream: see [`StreamEvent`], and [`Ctx::stream`] for what can be done. The default turns every
+    /// stream away: an app that does not know of streams must not collect them.
+    fn on_stream(&mut self, peer: Peer, event: StreamEvent, ctx: &mut Ctx<'_, Self::Msg>) {
+        if event == StreamEvent::Opened
+            && let Ok(mut stream) = ctx.stream(peer)
+        {
+            // Stale only if it has ended by itself.
+            let _ = stream.abort();
+        }
+    }
 
     /// A timer set with [`Ctx::timer`] is due.
     fn on_timer(&mut self, _key: u64, _ctx: &mut Ctx<'_, Self::Msg>) {}
@@ -62,6 +78,9 @@ impl<A: App + ?Sized> App for Box<A> {
     }
     fn on_datagram(&mut self, datagram: &mut Datagram<'_>, ctx: &mut Ctx<'_, Self::Msg>) {
         (**self).on_datagram(datagram, ctx);
+    }
+    fn on_stream(&mut self, peer: Peer, event: StreamEvent, ctx: &mut Ctx<'_, Self::Msg>) {
+        (**self).on_stream(peer, event, ctx);
     }
     fn on_timer(&mut self, key: u64, ctx: &mut Ctx<'_, Self::Msg>) {
         (**self).on_timer(key, ctx);
@@ -98,6 +117,7 @@ pub(crate) mod tests {
             worker: WorkerId(0),
             rng: &mut rand::rngs::SmallRng::seed_from_u64(1),
             ports: &mut [],
+            streams: &mut [],
             timers: &mut Timers::new(4),
             mailboxes: &mut Mailboxes::mesh(&[Arc::clone(&waker)], 4).remove(0),
             helpers: &mut Helpers::new(1, waker),

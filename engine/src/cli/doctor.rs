@@ -1,6 +1,7 @@
 //! `volley doctor`: what this machine and an interface can do, and the command that mends each thing that they cannot.
 
-use crate::host::{self, Answer, Check};
+use crate::engine::config::{Numbers, Ports};
+use crate::host::{self, Answer, Check, Service};
 use anyhow::bail;
 use clap::Args;
 use std::fmt::Write;
@@ -13,19 +14,42 @@ use std::fmt::Write;
 pub struct DoctorArgs {
     /// The interface to look at; without it, the machine only.
     nic: Option<String>,
+    /// The queues that workers will serve, as in 0-3,6 [default: all]
+    #[arg(long)]
+    queues: Option<Numbers>,
+    /// The cores of the workers, as in 2-5, to be held against interrupts and NUMA node
+    #[arg(long)]
+    cores: Option<Numbers>,
+    /// The UDP port or ports
+    #[arg(long, short, value_name = "PORTS", default_value = "7777")]
+    port: Ports,
     /// Look from inside this network namespace (ip netns).
     #[arg(long, value_name = "NAME")]
     netns: Option<String>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    /// Instead: what DPDK's devices (--pci, --vdev) have, and what of it would be on; without any, which devices there are
+    #[arg(long)]
+    dpdk: bool,
+    #[command(flatten)]
+    devices: super::dpdk::DpdkArgs,
 }
 
 pub fn main(args: &DoctorArgs) -> anyhow::Result<()> {
     if let Some(name) = &args.netns {
         volley_xdp::netns::enter(name)?;
     }
-    let checks = host::checks(args.nic.as_deref());
+    if args.dpdk {
+        return dpdk(args);
+    }
+    let service = Service {
+        queues: args.queues.clone().map(|queues| queues.0),
+        cores: args.cores.iter().flat_map(|cores| &cores.0).copied().map(u32::from).collect(),
+        ports: args.port.0.clone(),
+        ..Service::default()
+    };
+    let checks = host::checks(args.nic.as_deref(), &service);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&checks)?);
     } else {
@@ -36,6 +60,44 @@ pub fn main(args: &DoctorArgs) -> anyhow::Result<()> {
         true => Ok(()),
         false => bail!("closed, and the XDP path needs it: {}", fatal.join(", ")),
     }
+}
+
+/// `volley doctor --dpdk`.
+#[cfg(not(feature = "dpdk"))]
+fn dpdk(_: &DoctorArgs) -> anyhow::Result<()> {
+    bail!(crate::engine::StartError::NoDpdk)
+}
+
+/// `volley doctor --dpdk`.
+#[cfg(feature = "dpdk")]
+fn dpdk(args: &DoctorArgs) -> anyhow::Result<()> {
+    use crate::port::dpdk::{Probed, Table};
+    let mut options = crate::engine::config::Dpdk::default();
+    args.devices.apply(&mut options);
+    if options.devices().next().is_none() {
+        println!("{}\nPCI network devices: {}", volley_dpdk::version(), volley_dpdk::pci::present());
+        println!("name those to look at with --pci ADDRESS, virtual ones with --vdev");
+        return Ok(());
+    }
+    let probed = Probed::new(&options)?;
+    let wished = args.queues.as_ref().map(|queues| queues.0.len() as u16);
+    let queues = probed.queues(wished, crate::worker::affinity::allowed().len())?;
+    let tables = probed.tables(queues)?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&tables)?);
+        return Ok(());
+    }
+    for Table { name, driver, rows } in tables {
+        let mut table = tabled::builder::Builder::default();
+        table.push_record(["", "has", "on"]);
+        for row in rows {
+            table.push_record([row.what, row.has, row.on]);
+        }
+        let mut table = table.build();
+        table.with(tabled::settings::Style::blank());
+        println!("{name} ({driver}), {}\n{table}\n", volley_dpdk::version());
+    }
+    Ok(())
 }
 
 /// A line for each check, its remedy below it so that it can be copied whole.

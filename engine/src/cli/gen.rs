@@ -1,5 +1,6 @@
 //! `volley gen`: send packets, check every answer, report.
 
+use super::gen_tcp::{self, TcpArgs};
 use crate::generator::af_xdp::AfXdpLink;
 use crate::generator::approach::{Approach, Wanted};
 use crate::generator::blast;
@@ -16,6 +17,7 @@ use crate::generator::socket::SocketLink;
 use crate::generator::{Generator, Load};
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -31,14 +33,15 @@ use volley_wire::ethernet::Mac;
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     volley gen 10.0.0.2:7777 --rate 100k --duration 5\n  \
-    volley gen '[fd00::2]:7777' --rate max --size 84 --json -")]
+    volley gen '[fd00::2]:7777' --rate max --size 84 --json -\n  \
+    volley gen 10.0.0.2:7777 --tcp echo --mode af-xdp --connections 100")]
 pub struct GenArgs {
     /// Where to send, as ADDRESS:PORT
-    target: SocketAddr,
+    pub(super) target: SocketAddr,
 
     /// What carries the packets
     #[arg(long, value_enum, default_value_t = Mode::Socket)]
-    mode: Mode,
+    pub(super) mode: Mode,
 
     /// Packets per second (100000, 100k, 1.5M); "max" is flat out; "50%" is half of the highest rate at
     /// which nothing is lost, which is searched first
@@ -47,7 +50,7 @@ pub struct GenArgs {
 
     /// Seconds to send and measure
     #[arg(long, default_value = "10", value_parser = parse_seconds, value_name = "SECONDS")]
-    duration: Duration,
+    pub(super) duration: Duration,
 
     /// Packets to send at most
     #[arg(long)]
@@ -55,11 +58,11 @@ pub struct GenArgs {
 
     /// Seconds to send before measuring
     #[arg(long, default_value = "0", value_parser = parse_seconds, value_name = "SECONDS")]
-    warmup: Duration,
+    pub(super) warmup: Duration,
 
     /// Seconds to wait for answers after the last packet
     #[arg(long, default_value = "0.2", value_parser = parse_seconds, value_name = "SECONDS")]
-    linger: Duration,
+    pub(super) linger: Duration,
 
     /// Bytes of each frame on the wire, frame check sequence included: one size, or a range LOW-HIGH.
     /// The least is 64 over IPv4 and 84 over IPv6 [default: the least]
@@ -78,13 +81,14 @@ pub struct GenArgs {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     run: u32,
 
-    /// Source addresses; given more than once, flows are spread over them [default: what the route says]
+    /// Source addresses; given more than once, flows are spread over them [default: what the route says; dpdk: the target's
+    /// neighbour in number, as 10.0.0.2 for 10.0.0.1]
     #[arg(long)]
-    source: Vec<IpAddr>,
+    pub(super) source: Vec<IpAddr>,
 
-    /// First source port; flows take the ones after it [default: any free ports; af-xdp, blast: 20000]
+    /// First source port; flows take the ones after it [default: any free ports; af-xdp, dpdk, blast: 20000]
     #[arg(long)]
-    source_port: Option<u16>,
+    pub(super) source_port: Option<u16>,
 
     /// Most packets that leave back to back (1 to 64)
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -92,19 +96,19 @@ pub struct GenArgs {
 
     /// Interface to send on (af-xdp, blast) [default: what the route says]
     #[arg(long)]
-    interface: Option<String>,
+    pub(super) interface: Option<String>,
 
     /// Queues to use, as LOW-HIGH (af-xdp) [default: all of the interface]
     #[arg(long, value_parser = parse_range)]
-    queues: Option<RangeInclusive<usize>>,
+    pub(super) queues: Option<RangeInclusive<usize>>,
 
     /// Take the interface over from another XDP program (af-xdp)
     #[arg(long)]
-    replace: bool,
+    pub(super) replace: bool,
 
-    /// MAC to send to (af-xdp, blast) [default: what the kernel knows of the next hop]
+    /// MAC to send to (af-xdp, blast, dpdk) [default: what the kernel knows of the next hop; dpdk: asked for on the link]
     #[arg(long, value_parser = parse_mac)]
-    mac: Option<Mac>,
+    pub(super) mac: Option<Mac>,
 
     /// Network namespace to run in
     #[arg(long, value_name = "NAME")]
@@ -125,6 +129,12 @@ pub struct GenArgs {
     /// No progress line
     #[arg(long)]
     quiet: bool,
+
+    #[command(flatten)]
+    pub(super) tcp: TcpArgs,
+
+    #[command(flatten)]
+    pub(super) dpdk: super::dpdk::DpdkArgs,
 }
 
 /// A rate as it is asked for.
@@ -136,11 +146,13 @@ enum Asked {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Mode {
+pub(super) enum Mode {
     /// Kernel UDP sockets; needs no privileges
     Socket,
     /// AF_XDP: a socket per queue of the interface, flows spread over them
     AfXdp,
+    /// DPDK: a device of our own, named by --vdev or --pci
+    Dpdk,
     /// From inside the kernel: the most packets one core can send. Answers are counted and dropped by XDP,
     /// not verified
     Blast,
@@ -148,7 +160,7 @@ enum Mode {
 
 /// First source port where none is asked for: below the kernel's ephemeral ports (32768 and up on Linux),
 /// so that the rule that redirects the answers takes nothing from the kernel's own sockets.
-const FIRST_PORT: u16 = 20_000;
+pub(super) const FIRST_PORT: u16 = 20_000;
 
 /// Bytes of a frame that are not payload: Ethernet header, IP header, UDP header, frame check sequence.
 fn overhead(target: &SocketAddr) -> usize {
@@ -169,6 +181,15 @@ pub fn main(args: GenArgs) -> anyhow::Result<()> {
         signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
+    if args.tcp.asked() {
+        let report = gen_tcp::run(&args, &stop)?;
+        let counts = &report.outcome.counts;
+        let (corrupted, failed) = (counts.corrupted, counts.failed + report.outcome.unanswered);
+        write(&report, args.json.as_deref())?;
+        ensure!(corrupted == 0, "{corrupted} pieces of what came back were corrupted");
+        ensure!(!args.fail_on_loss || failed == 0, "{failed} connections failed or messages were lost");
+        return Ok(());
+    }
     let live = Live::default();
     let report = std::thread::scope(|scope| {
         if !args.quiet {
@@ -177,6 +198,7 @@ pub fn main(args: GenArgs) -> anyhow::Result<()> {
         let report = match args.mode {
             Mode::Socket => over_sockets(&args, &live, &stop),
             Mode::AfXdp => over_af_xdp(&args, &live, &stop),
+            Mode::Dpdk => over_dpdk(&args, &live, &stop),
             Mode::Blast => from_the_kernel(&args, &live, &stop),
         };
         live.finish();
@@ -238,6 +260,35 @@ fn over_af_xdp(args: &GenArgs, live: &Live, stop: &AtomicBool) -> anyhow::Result
     report.notes.push(name);
     report.notes.extend(generator.link().notes());
     Ok(report)
+}
+
+#[cfg(feature = "dpdk")]
+fn over_dpdk(args: &GenArgs, live: &Live, stop: &Arc<AtomicBool>) -> anyhow::Result<Report> {
+    use crate::generator::dpdk::{DpdkLink, Wanted};
+    let plan = plan(args)?;
+    let wanted = Wanted {
+        target: args.target,
+        mac: args.mac,
+        sources: args.source.clone(),
+        first_port: args.source_port.unwrap_or(FIRST_PORT),
+        flows: plan.flows(),
+        longest: plan.longest(),
+    };
+    let mut options = crate::engine::config::Dpdk::default();
+    args.dpdk.apply(&mut options);
+    options.give_up = Some(Arc::clone(stop));
+    let link = DpdkLink::open(&wanted, &options, stop)?;
+    let name = link.name().to_owned();
+    let mut generator = Generator::new(link);
+    let mut report = measure(args, "dpdk", plan, &mut generator, live, stop)?;
+    report.notes.push(name);
+    report.notes.extend(generator.link().notes());
+    Ok(report)
+}
+
+#[cfg(not(feature = "dpdk"))]
+fn over_dpdk(_: &GenArgs, _: &Live, _: &Arc<AtomicBool>) -> anyhow::Result<Report> {
+    Err(crate::engine::StartError::NoDpdk.into())
 }
 
 fn from_the_kernel(args: &GenArgs, live: &Live, stop: &AtomicBool) -> anyhow::Result<Report> {
@@ -332,7 +383,10 @@ fn payload_lengths(args: &GenArgs) -> anyhow::Result<RangeInclusive<usize>> {
     }
 }
 
-fn write(report: &Report, json: Option<&std::path::Path>) -> anyhow::Result<()> {
+fn write(
+    report: &(impl Serialize + std::fmt::Display),
+    json: Option<&std::path::Path>,
+) -> anyhow::Result<()> {
     match json {
         Some(path) if path.as_os_str() == "-" => println!("{}", serde_json::to_string_pretty(report)?),
         Some(path) => {

@@ -1,14 +1,11 @@
 //! The `volley` command line. One file per subcommand; each parses, calls the library and prints.
 
-#[cfg(target_os = "linux")]
 mod doctor;
-#[cfg(target_os = "linux")]
+mod dpdk;
 mod r#gen;
-#[cfg(target_os = "linux")]
+mod gen_tcp;
 mod load;
-#[cfg(target_os = "linux")]
 mod run;
-#[cfg(target_os = "linux")]
 mod status;
 
 use clap::{Parser, Subcommand};
@@ -24,17 +21,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    #[cfg(target_os = "linux")]
     Run(run::RunArgs),
-    #[cfg(target_os = "linux")]
     Doctor(doctor::DoctorArgs),
-    #[cfg(target_os = "linux")]
     Status(status::StatusArgs),
-    #[cfg(target_os = "linux")]
     Gen(r#gen::GenArgs),
-    #[cfg(target_os = "linux")]
     Load(load::LoadArgs),
-    #[cfg(target_os = "linux")]
     Unload(load::UnloadArgs),
 }
 
@@ -45,17 +36,11 @@ pub fn main() -> ExitCode {
     env_logger::Builder::from_env(filter).init();
     let cli = Cli::parse();
     let outcome: anyhow::Result<()> = match cli.command {
-        #[cfg(target_os = "linux")]
         Command::Run(args) => run::main(args),
-        #[cfg(target_os = "linux")]
         Command::Doctor(args) => doctor::main(&args),
-        #[cfg(target_os = "linux")]
         Command::Status(args) => status::main(args),
-        #[cfg(target_os = "linux")]
         Command::Gen(args) => r#gen::main(args),
-        #[cfg(target_os = "linux")]
         Command::Load(args) => load::load(args),
-        #[cfg(target_os = "linux")]
         Command::Unload(args) => load::unload(args),
     };
     match outcome {

@@ -1,13 +1,17 @@
 //! `volley run`: an engine with one of the built-in apps.
 
-use crate::app::{App, Ctx, Echo, Sink};
+use crate::app::tcp::{TcpChargen, TcpDiscard, TcpEcho, TcpSockperf};
+use crate::app::{App, Beside, Ctx, Echo, Sink};
 use crate::datagram::Datagram;
-use crate::engine::config::{Attach, Io, Numbers, OnPanic, Ports, Unbound, ZeroCopy};
-use crate::engine::{Config, Engine, Notice, Report};
+use crate::datagram::socket::Spread;
+use crate::engine::config::{
+    Attach, Io, LinkAddress, Numbers, OnPanic, Ports, Tcp, TcpIo, TxChecksum, Unbound, ZeroCopy,
+};
+use crate::engine::{Config, Engine, Notice, Report, StartError};
 use crate::worker::IdlePolicy;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use std::net::IpAddr;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +21,7 @@ use std::time::{Duration, Instant};
 /// is acted on.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Answer UDP on an interface: XDP steers, AF_XDP workers answer
+/// Answer UDP, and TCP where told, over AF_XDP, DPDK or kernel sockets
 ///
 /// Takes UDP for the game port past the kernel; everything else on the interface stays the kernel's. Without the privilege, or
 /// without an interface, it does the same job over kernel sockets and says so (--require xdp makes that an error).
@@ -26,7 +30,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 #[command(after_help = "Examples:\n  \
     volley run eth1 --queues 0-3 --cores 2-5\n  \
     volley run eth1 --port 7777-7780 --address 192.0.2.1 --require xdp\n  \
-    volley run --io mmsg --port 9000\n\n\
+    volley run --io mmsg --port 9000\n  \
+    volley run --io dpdk --vdev net_memif0,role=server,socket=/run/volley.memif\n\n\
     Exit codes: 0 stopped as asked, 1 failed (also when a worker panicked or the interface went away), 2 wrong usage")]
 pub struct RunArgs {
     /// The interface; without one: kernel sockets
@@ -45,9 +50,33 @@ pub struct RunArgs {
     #[arg(long, short, value_name = "PORTS")]
     port: Option<Ports>,
 
+    /// TCP port, or ports FIRST-LAST, to serve beside the UDP [default: none]
+    #[arg(long, value_name = "PORTS")]
+    tcp_port: Option<Ports>,
+
+    /// The app on TCP
+    #[arg(long, value_enum, default_value_t = TcpAppName::Echo)]
+    tcp_app: TcpAppName,
+
+    /// Whose TCP [default: auto]
+    #[arg(long, value_enum)]
+    tcp_io: Option<TcpIo>,
+
+    /// TCP connections of each worker at once
+    #[arg(long, value_name = "CONNECTIONS")]
+    tcp_connections: Option<u32>,
+
+    /// TCP ports that the app's own connections leave from, with our own TCP: reserved, and steered
+    #[arg(long, value_name = "PORTS")]
+    tcp_local_ports: Option<Ports>,
+
+    /// SYNs a second that each CPU lets through to our own TCP; beyond, they are dropped in XDP (0: no limit) [default: 150000]
+    #[arg(long, value_name = "SYNS")]
+    tcp_syn_rate: Option<u32>,
+
     /// Address to serve; several times for several [default: all]
     #[arg(long, value_name = "IP")]
-    address: Vec<IpAddr>,
+    address: Vec<LinkAddress>,
 
     /// What carries the packets [default: af-xdp]
     #[arg(long, value_enum, alias = "port-kind")]
@@ -117,9 +146,32 @@ pub struct RunArgs {
     #[arg(long, value_name = "MICROSECONDS")]
     busy_poll: Option<u32>,
 
-    /// UDP GRO and GSO on kernel sockets
+    /// Who finishes checksums over AF_XDP: the device when it can, or the engine [default: auto]
+    #[arg(long, value_enum)]
+    tx_checksum: Option<TxChecksum>,
+
+    /// UDP GRO and GSO on kernel sockets (what --io gso says as well)
     #[arg(long)]
     offload: bool,
+
+    /// Let other processes of this user serve the same ports of kernel sockets, too (SO_REUSEPORT)
+    #[arg(long)]
+    share_port: bool,
+
+    /// How kernel sockets spread peers over several workers [default: hash]
+    #[arg(long, value_enum, value_name = "BY")]
+    spread: Option<Spread>,
+
+    /// io_uring: a kernel thread looks for work
+    #[arg(long)]
+    sqpoll: bool,
+
+    /// io_uring: answers of at least so many bytes leave without a copy [default: none]
+    #[arg(long, value_name = "BYTES")]
+    zero_copy_from: Option<u32>,
+
+    #[command(flatten)]
+    dpdk: super::dpdk::DpdkArgs,
 
     /// Stop after so many seconds
     #[arg(long, value_name = "SECONDS")]
@@ -145,6 +197,22 @@ enum AppName {
     Fragile,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TcpAppName {
+    /// Sends every byte back
+    #[value(name = "tcp-echo", alias = "echo")]
+    Echo,
+    /// Reads every byte, sends none
+    #[value(name = "tcp-discard", alias = "discard")]
+    Discard,
+    /// Sends lines of characters as fast as they are read
+    #[value(name = "tcp-chargen", alias = "chargen")]
+    Chargen,
+    /// Answers sockperf's client (ping-pong, under-load)
+    #[value(name = "tcp-sockperf", alias = "sockperf")]
+    Sockperf,
+}
+
 /// See [`AppName::Fragile`].
 struct Fragile;
 
@@ -154,6 +222,17 @@ impl App for Fragile {
     fn on_datagram(&mut self, datagram: &mut Datagram<'_>, _: &mut Ctx<'_, ()>) {
         assert!(datagram.payload() != b"panic", "a datagram said so");
         datagram.reply(datagram.payload().len());
+    }
+}
+
+impl TcpAppName {
+    fn app(self) -> Box<dyn App<Msg = ()>> {
+        match self {
+            TcpAppName::Echo => Box::new(TcpEcho::default()),
+            TcpAppName::Discard => Box::new(TcpDiscard),
+            TcpAppName::Chargen => Box::new(TcpChargen::default()),
+            TcpAppName::Sockperf => Box::new(TcpSockperf::default()),
+        }
     }
 }
 
@@ -199,6 +278,7 @@ impl RunArgs {
         over(&mut config.cores, &self.cores);
         over(&mut config.on_panic, &self.on_panic);
         over(&mut config.unbound, &self.unbound);
+        over(&mut config.af_xdp.tx_checksum, &self.tx_checksum);
         some(&mut config.queues, &self.queues);
         some(&mut config.workers, &self.workers);
         some(&mut config.af_xdp.frames, &self.frames);
@@ -208,8 +288,21 @@ impl RunArgs {
         some(&mut config.af_xdp.tx_ring, &self.tx_ring);
         some(&mut config.af_xdp.completion_ring, &self.tx_ring);
         some(&mut config.af_xdp.busy_poll_us, &self.busy_poll);
+        some(
+            &mut config.dpdk.rx_ring,
+            &self.rx_ring.map(|entries| entries.min(u32::from(u16::MAX)) as u16),
+        );
+        some(
+            &mut config.dpdk.tx_ring,
+            &self.tx_ring.map(|entries| entries.min(u32::from(u16::MAX)) as u16),
+        );
+        over(&mut config.dpdk.frames, &self.frames);
+        over(&mut config.dpdk.chunk, &self.chunk.map(|bytes| bytes.min(u32::from(u16::MAX)) as u16));
+        self.dpdk.apply(&mut config.dpdk);
         if !self.address.is_empty() {
-            config.addresses.clone_from(&self.address);
+            config.addresses = self.address.iter().map(|link| link.address).collect();
+            config.dpdk.addresses =
+                self.address.iter().copied().filter(|link| link.prefix_len.is_some()).collect();
         }
         if let Some(idle) = self.idle {
             config.idle = Some(match idle {
@@ -217,17 +310,29 @@ impl RunArgs {
                 Idle::Sleep => IdlePolicy::Sleep,
             });
         }
+        if self.tcp_port.is_some() || self.tcp_io.is_some() || self.tcp_connections.is_some() {
+            let tcp = config.tcp.get_or_insert_with(Tcp::default);
+            over(&mut tcp.ports, &self.tcp_port);
+            over(&mut tcp.io, &self.tcp_io);
+            some(&mut tcp.connections, &self.tcp_connections);
+            some(&mut tcp.local_ports, &self.tcp_local_ports);
+            over(&mut tcp.syn_rate, &self.tcp_syn_rate);
+        }
         config.require_xdp |= self.require.is_some();
         config.replace |= self.replace;
         config.pin &= !self.no_pin;
+        config.sockets.share |= self.share_port;
         config.sockets.offload |= self.offload;
+        config.sockets.sqpoll |= self.sqpoll;
+        over(&mut config.sockets.spread, &self.spread);
+        some(&mut config.sockets.zero_copy_from, &self.zero_copy_from);
         Ok(config)
     }
 }
 
 /// Runs `volley run`.
 pub fn main(args: RunArgs) -> anyhow::Result<()> {
-    let config = args.settings()?;
+    let mut config = args.settings()?;
     let duration = args.duration.map(Duration::try_from_secs_f64).transpose().context("--duration")?;
     // Before any thread is started: threads inherit the namespace.
     if let Some(name) = &args.netns {
@@ -239,12 +344,24 @@ pub fn main(args: RunArgs) -> anyhow::Result<()> {
         signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
-    let what = format!("UDP {}", config.ports);
+    config.dpdk.give_up = Some(Arc::clone(&stop));
+    let mut what = format!("UDP {}", config.ports);
+    if let Some(tcp) = &config.tcp {
+        write!(what, " and TCP {}", tcp.ports)?;
+    }
     let on = config.interface.clone().map(|name| format!(" on {name}")).unwrap_or_default();
-    let engine = match args.app {
-        AppName::Echo => Engine::start(config, |_| Echo)?,
-        AppName::Sink => Engine::start(config, |_| Sink)?,
-        AppName::Fragile => Engine::start(config, |_| Fragile)?,
+    let tcp = args.tcp_app;
+    let started = match args.app {
+        AppName::Echo => Engine::start(config, move |_| Beside(Echo, tcp.app())),
+        AppName::Sink => Engine::start(config, move |_| Beside(Sink, tcp.app())),
+        AppName::Fragile => Engine::start(config, move |_| Beside(Fragile, tcp.app())),
+    };
+    let engine = match started {
+        Err(StartError::GivenUp { why }) => {
+            eprintln!("volley: stopped before it was ready: {why}");
+            return Ok(());
+        }
+        started => started?,
     };
     // Whoever waits for this line (a script, a test) may send from now on.
     eprintln!("volley: ready: {what}{on}, {}", engine.description());
@@ -257,7 +374,10 @@ pub fn main(args: RunArgs) -> anyhow::Result<()> {
             break;
         }
         trouble = match engine.wait(LOOK_EVERY.min(left.unwrap_or(LOOK_EVERY))) {
-            Some(Notice::Panicked { again: true, .. } | Notice::Restarted { .. }) | None => None,
+            None
+            | Some(
+                Notice::Panicked { again: true, .. } | Notice::Restarted { .. } | Notice::Demoted { .. },
+            ) => None,
             Some(notice) => Some(notice.to_string()),
         };
     }
@@ -308,7 +428,10 @@ mod tests {
         let config = parse(&["eth2", "--port", "7777", "--idle", "sleep", "--require", "xdp", "--no-pin"]);
         assert_eq!((config.interface.as_deref(), config.workers), (Some("eth2"), Some(3)));
         assert_eq!((config.ports, config.idle), (Ports(7777..=7777), Some(IdlePolicy::Sleep)));
-        assert!(config.require_xdp && !config.pin);
+        assert!(config.require_xdp && !config.pin && config.tcp.is_none());
+        let config = parse(&["--tcp-port", "8000-8001", "--tcp-connections", "9"]);
+        let tcp = config.tcp.unwrap();
+        assert_eq!((tcp.ports, tcp.connections), (Ports(8000..=8001), Some(9)));
     }
 
     #[test]

@@ -9,18 +9,21 @@
 //! | module | what |
 //! | --- | --- |
 //! | `netlink` | the sockets: dumps, events, the request that makes the kernel resolve a neighbour |
+//! | `metrics` | what the messages about routes hold that is not read |
 //! | `model` | everything heard, and the view one interface's port has of it |
 //! | `publish` | what a worker has been told already, and the difference |
 //!
 //! A worker never waits for this thread. When events were lost, everything is dumped again; workers are told the difference
 //! only. It never changes anything in the kernel but the state of neighbour entries that a worker asked for.
 
+mod metrics;
 mod model;
 mod netlink;
 mod publish;
 
 use crate::net::neighbours::{Subscription, subscription};
 use crate::worker::Waker;
+pub(crate) use metrics::hide_metrics;
 use model::Model;
 use netlink::{Events, Requests};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -1,5 +1,6 @@
 //! The rtnetlink sockets: one that listens, one that asks (rtnetlink(7)).
 
+use super::metrics::hide_metrics;
 use super::model::Model;
 use crate::net::neighbours::Address;
 use netlink_packet_core::{
@@ -72,6 +73,7 @@ impl Events {
                 }
                 Err(error) => return Err(error),
             }
+            hide_metrics(&mut self.buffer);
             for message in messages(&self.buffer) {
                 if let NetlinkPayload::InnerMessage(inner) = &message.payload {
                     model.hear(inner);
@@ -189,6 +191,7 @@ impl Requests {
         loop {
             self.buffer.clear();
             self.socket.recv(&mut self.buffer, 0)?;
+            hide_metrics(&mut self.buffer);
             for message in messages(&self.buffer) {
                 if message.header.sequence_number != self.sequence {
                     continue;

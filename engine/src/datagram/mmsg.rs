@@ -1,23 +1,19 @@
-//! Batches: epoll, one `recvmmsg` and one `sendmmsg` per burst; UDP GRO and GSO as options.
+//! Batches: one `recvmmsg` and one `sendmmsg` per burst; UDP GRO and GSO as options.
 //!
 //! The companion of every steered port, what the engine falls back to without XDP, and the peer that shows what batching alone
 //! buys. With GSO, answers in a row that go to one peer and have one length (the last may be shorter) leave as one message.
 
-use super::socket::{
-    Arrived, MAX_ERRORS, Messages, Out, Received, Socket, SocketConfig, SocketIo, SocketPort, is_blocked,
-};
+use super::readiness::{Calls, Received};
+use super::socket::{Arrived, MAX_ERRORS, Messages, Out, Socket, SocketConfig, is_blocked};
 use crate::frame::{BURST, Burst, FramePool};
 use crate::port::PortStats;
-
-/// A datagram port of one system call per burst each way. See the module.
-pub type MmsgPort = SocketPort<Batched>;
 
 /// Most segments of one GSO message: UDP_MAX_SEGMENTS of the kernels before 6.8 (128 since).
 const GSO_SEGMENTS: usize = 64;
 /// Most bytes of one GSO message: a UDP payload over IPv4.
 const GSO_BYTES: usize = 65_507;
 
-/// How [`MmsgPort`] moves datagrams.
+/// One call a burst. See the module.
 pub struct Batched {
     rx: Messages,
     tx: Messages,
@@ -48,12 +44,14 @@ fn group(out: &[Out<'_>], gso_limit: usize) -> usize {
     count
 }
 
-impl SocketIo for Batched {
-    const NAME: &'static str = "mmsg";
-
+impl Calls for Batched {
     fn new(config: &SocketConfig) -> Self {
         let gso_limit = if config.gso { usize::from(u16::MAX) } else { 0 };
         Batched { rx: Messages::new(), tx: Messages::new(), gro: config.gro, gso_limit }
+    }
+
+    fn name(&self) -> Option<&'static str> {
+        Some(if self.gro || self.gso_limit > 0 { "gso" } else { "mmsg" })
     }
 
     fn wants_gro(&self) -> bool {
@@ -69,11 +67,11 @@ impl SocketIo for Batched {
         stats: &mut PortStats,
     ) -> Received {
         let before = frames.len();
-        let asked = pool.fill(frames, BURST, socket.template.queue());
+        let asked = pool.fill(frames, BURST, socket.bound.template.queue());
         if asked == 0 {
             return Received::More;
         }
-        let control = self.gro || socket.wildcard;
+        let control = self.gro || socket.bound.wildcard;
         for (n, frame) in frames[before..].iter_mut().enumerate() {
             self.rx.prepare_receive(n, frame, control);
         }

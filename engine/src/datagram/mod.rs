@@ -13,29 +13,42 @@
 //!
 //! The frames live in the [`Batch`], not in the port, so that an app may send over any port while it looks at a burst.
 
-#[cfg(target_os = "linux")]
-mod epoll;
+mod mio;
 #[cfg(target_os = "linux")]
 mod mmsg;
+pub mod models;
 #[cfg(target_os = "linux")]
+mod one_by_one;
+#[cfg(target_os = "linux")]
+mod readiness;
 pub mod socket;
+mod turn;
+#[cfg(target_os = "linux")]
+mod uring;
 
+pub use models::SocketModel;
 #[cfg(target_os = "linux")]
-pub use epoll::EpollPort;
-#[cfg(target_os = "linux")]
-pub use mmsg::MmsgPort;
-#[cfg(target_os = "linux")]
+pub use models::{EpollPort, MmsgPort};
 pub use socket::{SocketConfig, SocketError};
+pub use turn::turn;
 
 use crate::frame::{BURST, Burst, Ledger};
 use crate::net::Path;
-use crate::port::PortStats;
+use crate::net::standalone::StandaloneStats;
+use crate::port::{PortStats, QueueCounters};
+use crate::stream::{StreamPort, StreamStats};
 use crate::time::Now;
 use arrayvec::ArrayVec;
 use serde::Serialize;
-use std::os::fd::RawFd;
 use volley_wire::DropReason;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// A descriptor to wait on.
+#[cfg(unix)]
+pub use std::os::fd::RawFd;
+/// A descriptor to wait on: there are none on this system, workers sleep by time.
+#[cfg(not(unix))]
+pub type RawFd = i32;
 
 /// What becomes of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,6 +217,11 @@ pub struct DatagramStats {
     pub consumed: u64,
     /// Sent unasked.
     pub sent: u64,
+    /// Packets that were no datagrams and have been dealt with, without an answer in place: TCP segments, advertisements,
+    /// errors. (ARP requests, solicitations and echoes that were answered count as answered.)
+    pub handled: u64,
+    /// Packets that were not ours, handed over to a kernel behind the port (the exception path).
+    pub passed: u64,
     /// Dropped, by reason ([`DropReason`] as index); serialised as a map of the reasons that occurred.
     #[serde(serialize_with = "by_reason")]
     pub dropped: [u64; DropReason::COUNT],
@@ -217,6 +235,8 @@ impl Default for DatagramStats {
             answered: 0,
             consumed: 0,
             sent: 0,
+            handled: 0,
+            passed: 0,
             dropped: [0; DropReason::COUNT],
         }
     }
@@ -275,11 +295,22 @@ pub trait DatagramPort: Send {
         PortStats::default()
     }
 
+    /// Counters of the queue at place `at` of the frame port below; all zero for ports that have none.
+    fn queue_counters(&self, at: usize) -> QueueCounters {
+        let _ = at;
+        QueueCounters::default()
+    }
+
     /// Where every frame is.
     fn ledger(&self) -> Ledger;
 
     /// Largest payload that `send` takes to an IPv4 or IPv6 peer without VLAN tags, in bytes.
     fn max_payload(&self, ipv4: bool) -> usize;
+
+    /// Largest payload that `send` takes to the peer of `path`, as far as the MTU of its path is known, in bytes.
+    fn max_payload_to(&self, path: &Path) -> usize {
+        self.max_payload(path.is_ipv4())
+    }
 
     /// Stops receiving (shutdown); transmit goes on until everything is out.
     fn stop_rx(&mut self);
@@ -295,6 +326,33 @@ pub trait DatagramPort: Send {
     /// The port is gone; the reason, once it is known.
     fn failure(&self) -> Option<String> {
         None
+    }
+
+    /// The stream port over the same frames, for ports that have one: its events may be pulled between `open` and `settle`, while
+    /// what arrived is still in its frames.
+    fn streams(&mut self) -> Option<&mut dyn StreamPort> {
+        None
+    }
+
+    /// True when something came from another worker since the last `recv`: what a worker looks at after saying that it sleeps.
+    fn has_waiting(&self) -> bool {
+        false
+    }
+
+    /// Told when the worker is about to wait on [`DatagramPort::poll_fds`], for ports whose descriptors have to be made ready for
+    /// that. True when there is something to do already: then it does not sleep.
+    fn before_sleep(&mut self) -> bool {
+        false
+    }
+
+    /// What happened on the link, of a port without a kernel behind it; all zero where there is one.
+    fn standalone_stats(&self) -> StandaloneStats {
+        StandaloneStats::default()
+    }
+
+    /// Counters of that stream port.
+    fn stream_stats(&self) -> StreamStats {
+        StreamStats::default()
     }
 
     /// Descriptors to wait on when the worker sleeps; asked once, after opening.

@@ -1,5 +1,10 @@
 //! What an engine is told: from code, from a TOML file, from flags.
 
+mod dpdk;
+
+pub use dpdk::{Dpdk, LinkAddress, Memory, Rss, Steering};
+
+use crate::datagram::socket::Spread;
 use crate::worker::IdlePolicy;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -55,6 +60,10 @@ pub struct Config {
     pub af_xdp: Rings,
     /// Kernel sockets.
     pub sockets: Sockets,
+    /// DPDK.
+    pub dpdk: Dpdk,
+    /// TCP beside the UDP; `None`: none.
+    pub tcp: Option<Tcp>,
 }
 
 impl Default for Config {
@@ -80,6 +89,76 @@ impl Default for Config {
             seed: None,
             af_xdp: Rings::default(),
             sockets: Sockets::default(),
+            dpdk: Dpdk::default(),
+            tcp: None,
+        }
+    }
+}
+
+/// TCP: streams for the app ([`crate::app::App::on_stream`]) on the same addresses.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Tcp {
+    /// TCP ports to serve: `7777` or `"7777-7780"`.
+    pub ports: Ports,
+    /// Whose TCP it is.
+    pub io: TcpIo,
+    /// Connections of each worker at once; `None`: 16,384, or what the descriptor limit leaves room for.
+    pub connections: Option<u32>,
+    /// Ports that connections opened by the app leave from, with our own TCP: steered and reserved as well. `None`: the app
+    /// opens none.
+    pub local_ports: Option<Ports>,
+    /// SYNs that each CPU lets through in a second to our own TCP, and that its stack answers with cookies once its table of
+    /// half-open connections is full; what is beyond is dropped in XDP and counted. 0: no limit.
+    pub syn_rate: u32,
+    /// How long a peer may take nothing while bytes wait for it, in milliseconds, before it is disconnected.
+    pub slow_reader_ms: u64,
+    /// Seconds without a sign of a peer before it is asked whether it is there.
+    pub keep_alive_secs: u32,
+}
+
+/// SYNs a second by default: half as much again as a flood of 100,000 a second, during which new clients shall still come in, and a
+/// fraction of what a worker receives. Much less turns clients away with the flood; without a limit the worker does nothing but
+/// answer SYNs.
+const SYN_RATE: u32 = 150_000;
+
+impl Default for Tcp {
+    fn default() -> Self {
+        Tcp {
+            ports: Ports(DEFAULT_PORT..=DEFAULT_PORT),
+            io: TcpIo::default(),
+            connections: None,
+            local_ports: None,
+            syn_rate: SYN_RATE,
+            slow_reader_ms: 30_000,
+            keep_alive_secs: 60,
+        }
+    }
+}
+
+/// Whose TCP it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum TcpIo {
+    /// Our own over AF_XDP or DPDK, where these carry the UDP; else the kernel's, over io_uring where that carries the UDP, else epoll.
+    #[default]
+    Auto,
+    /// Our own, over the frames of AF_XDP or DPDK.
+    Own,
+    /// The kernel's, over epoll.
+    Epoll,
+    /// The kernel's, over io_uring.
+    IoUring,
+}
+
+impl TcpIo {
+    /// The name in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TcpIo::Auto => "auto",
+            TcpIo::Own => "own",
+            TcpIo::Epoll => "epoll",
+            TcpIo::IoUring => "io-uring",
         }
     }
 }
@@ -91,10 +170,24 @@ pub enum Io {
     /// AF_XDP, with kernel sockets for what reaches the kernel all the same.
     #[default]
     AfXdp,
-    /// Kernel sockets: recvmmsg and sendmmsg.
-    Mmsg,
-    /// Kernel sockets: recvfrom and sendto, one datagram a call.
+    /// Kernel sockets: select, recvfrom and sendto; descriptors below 1,024.
+    Select,
+    /// Kernel sockets: poll, recvfrom and sendto.
+    Poll,
+    /// Kernel sockets: epoll, recvfrom and sendto, one datagram a call.
     Epoll,
+    /// Kernel sockets: edge-triggered epoll, recvfrom and sendto.
+    EpollEt,
+    /// Kernel sockets: epoll, recvmmsg and sendmmsg.
+    Mmsg,
+    /// Kernel sockets: epoll, recvmmsg and sendmmsg, UDP GRO and GSO.
+    Gso,
+    /// Kernel sockets: io_uring.
+    IoUring,
+    /// Kernel sockets: mio (epoll, kqueue or IOCP), recvfrom and sendto.
+    Mio,
+    /// DPDK: the devices of [`Config::dpdk`], polled, with no kernel behind them. Needs the cargo feature `dpdk`.
+    Dpdk,
 }
 
 impl Io {
@@ -102,8 +195,15 @@ impl Io {
     pub fn as_str(self) -> &'static str {
         match self {
             Io::AfXdp => "af-xdp",
-            Io::Mmsg => "mmsg",
+            Io::Select => "select",
+            Io::Poll => "poll",
             Io::Epoll => "epoll",
+            Io::EpollEt => "epoll-et",
+            Io::Mmsg => "mmsg",
+            Io::Gso => "gso",
+            Io::IoUring => "io-uring",
+            Io::Mio => "mio",
+            Io::Dpdk => "dpdk",
         }
     }
 }
@@ -131,6 +231,19 @@ pub enum ZeroCopy {
     /// Or fail.
     Require,
     /// Let the kernel copy.
+    Never,
+}
+
+/// Who finishes the checksums of what is sent over AF_XDP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum TxChecksum {
+    /// The device when it says it can, else the engine.
+    #[default]
+    Auto,
+    /// The kernel, in copy mode: slow, for tests.
+    Kernel,
+    /// The engine.
     Never,
 }
 
@@ -180,19 +293,44 @@ pub struct Rings {
     pub tx_budget: Option<u32>,
     /// Take 2 MiB huge pages when there are any.
     pub huge_pages: Option<bool>,
+    /// Who finishes checksums.
+    pub tx_checksum: TxChecksum,
 }
 
 /// Kernel sockets.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Sockets {
-    /// UDP GRO and GSO: many datagrams in one kernel buffer.
+    /// UDP GRO and GSO: many datagrams in one kernel buffer. What `io = "gso"` says as well.
     pub offload: bool,
     /// Bytes of the kernel's receive buffer.
     pub receive_buffer: Option<u32>,
+    /// Several processes of one user serve the ports together (SO_REUSEPORT). Without it a taken port is an error.
+    pub share: bool,
+    /// How datagrams are spread over several workers.
+    pub spread: Spread,
+    /// io_uring: a kernel thread looks for work.
+    pub sqpoll: bool,
+    /// io_uring: answers of at least this many bytes leave without a copy; `None`: none do.
+    pub zero_copy_from: Option<u32>,
 }
 
 impl Config {
+    /// Whether TCP is our own, over the frames of AF_XDP or DPDK.
+    pub fn tcp_is_own(&self) -> bool {
+        let io = self.tcp.as_ref().map(|tcp| tcp.io);
+        matches!(self.io, Io::AfXdp | Io::Dpdk) && matches!(io, Some(TcpIo::Auto | TcpIo::Own))
+    }
+
+    /// Whether TCP is the kernel's over io_uring.
+    pub fn tcp_is_uring(&self) -> bool {
+        match self.tcp.as_ref().map(|tcp| tcp.io) {
+            Some(TcpIo::IoUring) => true,
+            Some(TcpIo::Auto) => self.io == Io::IoUring,
+            _ => false,
+        }
+    }
+
     /// A configuration from a TOML file's text.
     ///
     /// # Errors
@@ -215,7 +353,7 @@ impl Config {
     }
 }
 
-/// UDP ports: one, or a range with both its ends.
+/// UDP or TCP ports: one, or a range with both its ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "NumberOrText", into = "String")]
 pub struct Ports(pub RangeInclusive<u16>);
@@ -225,8 +363,7 @@ impl FromStr for Ports {
     fn from_str(text: &str) -> Result<Ports, String> {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let port = |text: &str| {
-            let port =
-                text.trim().parse().map_err(|_| format!("{text:?} is not a UDP port (1 to 65535)"))?;
+            let port = text.trim().parse().map_err(|_| format!("{text:?} is not a port (1 to 65535)"))?;
             if port == 0 { Err("port 0 cannot be served".to_owned()) } else { Ok(port) }
         };
         let (first, last): (u16, u16) = (port(first)?, port(last)?);
@@ -318,7 +455,7 @@ macro_rules! as_text {
         }
     )* };
 }
-as_text!(Ports, Numbers);
+as_text!(Ports, Numbers, LinkAddress);
 
 #[cfg(test)]
 mod tests {
@@ -354,6 +491,9 @@ mod tests {
             chunk = 4096
             [sockets]
             offload = true
+            [tcp]
+            ports = "8000-8001"
+            connections = 100
             "#,
         )
         .unwrap();
@@ -363,6 +503,11 @@ mod tests {
         assert_eq!((config.idle, config.on_panic), (Some(IdlePolicy::Spin), OnPanic::Restart));
         assert_eq!((config.af_xdp.frames, config.af_xdp.chunk), (Some(8192), Some(4096)));
         assert!(config.sockets.offload && !config.require_xdp);
+        let tcp = config.tcp.unwrap();
+        assert_eq!(
+            (tcp.ports, tcp.connections, tcp.slow_reader_ms),
+            (Ports(8000..=8001), Some(100), 30_000)
+        );
     }
 
     #[test]

@@ -1,17 +1,21 @@
 //! The XDP program in front of the engine: attached first, steering only while workers are there.
 
-use super::config::{Attach, Config, Unbound};
+use super::config::{Attach, Config, Ports, Unbound};
 use super::error::StartError;
 use super::report::Xdp;
 use crate::host::link::Link;
 use std::os::fd::{AsFd, OwnedFd};
 use volley_xdp::{
     Action, AttachError, AttachMode, AttachOptions, Counter, Counters, Interface, Prefix, Protocol, Rule,
-    Steering,
+    Steering, SynLimit,
 };
 
 /// Addresses one rule holds (the table's bound: work per packet).
 const ADDRESSES_MAX: usize = volley_steer::abi::MAX_RULES_PER_PORT;
+
+/// Most SYNs let through at once, where a tenth of a second's worth is more: connects come in crowds, a match's players together, but
+/// half of the receive ring stays for segments of the connections that are there.
+const SYN_BURST: u32 = 1024;
 
 /// Our side of the program on one interface.
 pub(super) struct Front {
@@ -77,6 +81,33 @@ impl Front {
         self.steering.interface().key()
     }
 
+    /// The program runs behind the driver, not in it.
+    pub fn is_generic(&self) -> bool {
+        self.steering.mode() == volley_xdp::Mode::Generic
+    }
+
+    /// The program was there before this engine, and stays.
+    pub fn is_pinned(&self) -> bool {
+        self.steering.is_pinned()
+    }
+
+    /// Packets redirected to sockets, and packets that found none behind their queue.
+    pub fn steered(&self) -> Option<(u64, u64)> {
+        let counters = self.steering.counters().ok()?;
+        let unbound = counters.get(Counter::NoSocketPass) + counters.get(Counter::NoSocketDrop);
+        Some((counters.get(Counter::Redirected), unbound))
+    }
+
+    /// True unless the queue is known to have lost its socket.
+    pub fn has_socket(&self, queue: u16) -> bool {
+        self.steering.has_socket(u32::from(queue)).unwrap_or(true)
+    }
+
+    /// Other processes have rules in the program.
+    pub fn is_shared(&self) -> bool {
+        self.steering.is_shared()
+    }
+
     /// Puts sockets behind their queues.
     ///
     /// # Errors
@@ -104,21 +135,9 @@ impl Front {
     /// # Errors
     /// When somebody else has rules for the same packets.
     pub fn claim(&mut self, config: &Config) -> Result<(), StartError> {
-        let whole =
-            |address: &std::net::IpAddr| Prefix::new(*address, if address.is_ipv4() { 32 } else { 128 });
-        let rule = Rule {
-            protocol: Protocol::Udp,
-            ports: config.ports.0.clone(),
-            addresses: config.addresses.iter().filter_map(whole).collect(),
-            action: Action::Redirect {
-                unbound: match config.unbound {
-                    Unbound::Pass => volley_xdp::Unbound::Pass,
-                    Unbound::Drop => volley_xdp::Unbound::Drop,
-                },
-            },
-        };
-        self.rules = vec![rule.to_string()];
-        self.steering.claim(&self.owner, &[rule]).map_err(|error| StartError::Xdp(error.to_string()))
+        let rules: Vec<Rule> = std::iter::once(rule(config)).chain(tcp_rules(config)).collect();
+        self.rules = rules.iter().map(ToString::to_string).collect();
+        self.steering.claim(&self.owner, &rules).map_err(|error| StartError::Xdp(error.to_string()))
     }
 
     /// From here on, packets are the kernel's.
@@ -139,6 +158,39 @@ impl Front {
             rules: self.rules.clone(),
             counters: Counter::ALL.iter().map(|counter| (counter.as_str(), since(counter))).collect(),
         }
+    }
+}
+
+/// The TCP ports, and those that connections leave from, when our own TCP serves them, at the same addresses.
+pub(super) fn tcp_rules(config: &Config) -> Vec<Rule> {
+    let Some(tcp) = config.tcp.as_ref().filter(|_| config.tcp_is_own()) else { return Vec::new() };
+    let rule = |ports: &Ports, syn_limit| Rule {
+        protocol: Protocol::Tcp,
+        ports: ports.0.clone(),
+        syn_limit,
+        ..rule(config)
+    };
+    let limit = SynLimit { per_second: tcp.syn_rate, burst: (tcp.syn_rate / 10).clamp(1, SYN_BURST) };
+    let mut rules = vec![rule(&tcp.ports, (tcp.syn_rate > 0).then_some(limit))];
+    rules.extend(tcp.local_ports.as_ref().map(|ports| rule(ports, None)));
+    rules
+}
+
+/// What is steered: the game ports, at the addresses served.
+pub(super) fn rule(config: &Config) -> Rule {
+    let whole =
+        |address: &std::net::IpAddr| Prefix::new(*address, if address.is_ipv4() { 32 } else { 128 });
+    Rule {
+        protocol: Protocol::Udp,
+        syn_limit: None,
+        ports: config.ports.0.clone(),
+        addresses: config.addresses.iter().filter_map(whole).collect(),
+        action: Action::Redirect {
+            unbound: match config.unbound {
+                Unbound::Pass => volley_xdp::Unbound::Pass,
+                Unbound::Drop => volley_xdp::Unbound::Drop,
+            },
+        },
     }
 }
 

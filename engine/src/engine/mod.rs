@@ -10,10 +10,15 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`config`] | what an engine is told |
+//! | [`ladder`] | zero-copy, copy, generic, socket: where it stands and how far down it may go |
+//! | [`stall`], `watch` | when a queue has stalled; gathering what that is decided on |
+//! | `step`, `parked` | a step down while the workers run; what stands in for a port meanwhile |
 //! | `plan` | queues and cores dealt to workers |
 //! | `ports` | the ports of one worker |
+//! | `streams` | the stream ports of one worker |
 //! | [`companion`] | the kernel sockets of every steered address and port, as one port |
 //! | `front` | the XDP program in front of the engine |
+//! | `dpdk` | the devices of an engine over DPDK (with the cargo feature; without, the refusal) |
 //! | `seat` | a worker's thread; what happens when it panics |
 //! | `control` | the thread that owns all of it |
 //! | [`report`], [`status`] | what it did and does |
@@ -21,13 +26,22 @@
 pub mod companion;
 pub mod config;
 mod control;
+#[cfg_attr(not(feature = "dpdk"), path = "no_dpdk.rs")]
+mod dpdk;
 mod error;
 mod front;
+pub mod ladder;
+mod link;
+mod parked;
 mod plan;
 mod ports;
 pub mod report;
 mod seat;
+pub mod stall;
 pub mod status;
+mod step;
+mod streams;
+mod watch;
 
 pub use config::Config;
 pub use error::StartError;
@@ -36,10 +50,14 @@ pub use seat::{PortName, Role};
 
 use crate::app::{App, WorkerId};
 use crate::datagram::DatagramPort;
+use crate::host::{self, Service};
+use crate::net::owner::HandOverPlace;
 use crate::worker::{IdlePolicy, Mailboxes, Sleeper, Stop, WorkerConfig, affinity};
-use config::Io;
+use config::{Attach, Io};
 use control::{Chair, Control};
 use front::Front;
+use ladder::{Demotion, Ladder, Rung, Standing};
+use link::Carried;
 use plan::Share;
 use ports::{Links, Recipe};
 use seat::{Event, Final, Seat};
@@ -77,6 +95,20 @@ pub enum Notice {
         /// Why.
         why: String,
     },
+    /// A queue has stalled or could not be bound: the engine goes on a rung lower, and stays there.
+    Demoted {
+        /// The rung it stood on.
+        from: Rung,
+        /// The rung it goes on with.
+        to: Rung,
+        /// Why.
+        why: String,
+    },
+    /// A queue has stalled, and what was asked for leaves no rung below.
+    Stalled {
+        /// What stands still.
+        why: String,
+    },
     /// A port is gone (its interface was removed, say); the worker goes on with the others.
     PortGone {
         /// Which worker.
@@ -100,6 +132,8 @@ impl fmt::Display for Notice {
             Notice::NotRestarted { worker, why } => {
                 write!(f, "worker {worker} could not be started anew: {why}")
             }
+            Notice::Demoted { from, to, why } => write!(f, "stepping down from {from} to {to}: {why}"),
+            Notice::Stalled { why } => write!(f, "{why}, and what is required leaves no step down"),
             Notice::PortGone { worker, reason } => write!(f, "worker {worker} lost a port: {reason}"),
         }
     }
@@ -132,38 +166,84 @@ impl Engine {
                     why: format!("--io {} is asked for", config.io.as_str()),
                 });
             }
-            return Engine::over(config, None, None, &app);
+            let bypass = match config.io {
+                Io::Dpdk => {
+                    let (host, shares) = dpdk::Host::start(&config, &affinity::allowed())?;
+                    Some(Bypass::Dpdk(Box::new(host), shares))
+                }
+                _ => None,
+            };
+            return Engine::over(config, bypass, None, Vec::new(), &app);
         }
-        let attempt = match config.interface {
-            Some(_) => {
-                // First of all: a port in use must not cost the interface a moment without its link.
-                let companion = ports::companion(&config)?;
-                Front::attach(&config)
-                    .and_then(|front| Engine::over(config.clone(), Some((front, companion)), None, &app))
-            }
-            None => Err(StartError::XdpRequired { why: "no interface was named".into() }),
-        };
-        match attempt {
-            Err(StartError::XdpRequired { why }) if !config.require_xdp => {
+        let link = config.interface.as_deref().and_then(Carried::now);
+        let mut steps = Vec::new();
+        let mut attempt = Engine::over_af_xdp(&config, &steps, &app);
+        if let Err(StartError::Bind { why }) = &attempt
+            && config.attach == Attach::Auto
+        {
+            let generic = Config { attach: Attach::Generic, ..config.clone() };
+            steps.push(stepped(Rung::Copy, Rung::Generic, why));
+            attempt = Engine::over_af_xdp(&generic, &steps, &app);
+        }
+        let started = match attempt {
+            Err(StartError::XdpRequired { why } | StartError::Bind { why }) if !config.require_xdp => {
                 log::warn!("running over kernel sockets: {why}");
+                if let Some(last) = steps.last() {
+                    steps.push(stepped(last.to, Rung::Socket, &why));
+                }
                 let config = Config { io: Io::Mmsg, ..config };
-                Engine::over(config, None, Some(why), &app)
+                Engine::over(config, None, Some(why), steps, &app)
             }
+            Err(StartError::Bind { why }) => Err(StartError::XdpRequired { why }),
             outcome => outcome,
+        };
+        if started.is_ok()
+            && let Some(link) = link
+        {
+            link.wait();
         }
+        started
+    }
+
+    /// An engine over AF_XDP, on the rung that `config` and the machine allow; `steps` led here.
+    fn over_af_xdp<A: App>(
+        config: &Config,
+        steps: &[Demotion],
+        app: &Arc<dyn Fn(WorkerId) -> A + Send + Sync>,
+    ) -> Result<Engine, StartError> {
+        if config.interface.is_none() {
+            return Err(StartError::XdpRequired { why: "no interface was named".into() });
+        }
+        // First of all: a port in use must not cost the interface a moment without its link.
+        let companion = ports::companion(config)?;
+        let front = Front::attach(config)?;
+        let bypass = Bypass::Xdp(Box::new(front), companion);
+        Engine::over(config.clone(), Some(bypass), None, steps.to_vec(), app)
     }
 
     fn over<A: App>(
         config: Config,
-        front: Option<(Front, Box<dyn DatagramPort>)>,
+        bypass: Option<Bypass>,
         fallback: Option<String>,
+        steps: Vec<Demotion>,
         app: &Arc<dyn Fn(WorkerId) -> A + Send + Sync>,
     ) -> Result<Engine, StartError> {
-        let (front, companion) = front.unzip();
+        let (front, companion, dpdk, dealt) = match bypass {
+            Some(Bypass::Xdp(front, companion)) => (Some(*front), Some(companion), None, None),
+            Some(Bypass::Dpdk(host, shares)) => (None, None, Some(*host), Some(shares)),
+            None => (None, None, None, None),
+        };
         let allowed = affinity::allowed();
         let available = front.as_ref().map(Front::queues);
-        let shares = plan::shares(&config, available, &allowed)?;
-        let key = front.as_ref().map_or_else(|| front::key(config.interface.as_deref()), Front::key);
+        let shares = match dealt {
+            Some(shares) => shares,
+            None => plan::shares(&config, available, &allowed)?,
+        };
+        let key = match (&front, &dpdk) {
+            (Some(front), _) => front.key(),
+            (None, Some(_)) => "dpdk".into(),
+            (None, None) => front::key(config.interface.as_deref()),
+        };
         let links = match &front {
             Some(front) => Some(Links {
                 control: Arc::new(
@@ -173,18 +253,36 @@ impl Engine {
             }),
             None => None,
         };
-        let recipes = ports::recipes(&config, &shares, links, companion)?;
+        if front.is_some() {
+            warn(&config, &shares);
+        }
+        let standing = Standing::default();
+        if front.as_ref().is_some_and(Front::is_generic) {
+            standing.set(Rung::Generic);
+        }
+        let recipes = match &dpdk {
+            Some(host) => {
+                let recipe = |share| Recipe::elsewhere(host.opener(share));
+                shares.iter().map(recipe).collect()
+            }
+            None => ports::recipes(&config, &shares, links, companion, &standing)?,
+        };
         let (events, from_events) = mpsc::channel();
         let (notices, from_notices) = mpsc::channel();
         let stop = Stop::new();
         let mut control = Control {
             fallback: fallback.clone(),
             front,
+            dpdk,
             chairs: Vec::new(),
             stop: stop.clone(),
             events: from_events,
             notices,
             since: Instant::now(),
+            ladder: Ladder::new(&config, steps),
+            standing,
+            step: None,
+            watch: None,
             config,
         };
         let started =
@@ -268,6 +366,37 @@ impl Drop for Engine {
     }
 }
 
+/// A step that was taken before there was an engine.
+fn stepped(from: Rung, to: Rung, why: &str) -> Demotion {
+    let step = Demotion { from, to, why: why.to_owned(), ledger: crate::frame::Ledger::default() };
+    log::warn!("{step}");
+    step
+}
+
+/// Names what is not as it should be on the interface.
+fn warn(config: &Config, shares: &[Share]) {
+    let Some(interface) = &config.interface else { return };
+    let default = Service::default();
+    let service = Service {
+        queues: Some(shares.iter().flat_map(|share| share.queues.clone()).collect()),
+        cores: shares.iter().filter_map(|share| share.core.map(|core| core as u32)).collect(),
+        ports: config.ports.0.clone(),
+        chunk: config.af_xdp.chunk.unwrap_or(default.chunk),
+    };
+    for check in host::warnings(interface, &service) {
+        let remedy = check.remedy.unwrap_or_default();
+        log::warn!("{interface}: {}: {}; mend it with: {remedy}", check.name, check.found);
+    }
+}
+
+/// What takes packets past the kernel, opened before the workers are.
+enum Bypass {
+    /// The XDP program, and the kernel sockets beside it.
+    Xdp(Box<Front>, Box<dyn DatagramPort>),
+    /// DPDK's devices, and who serves which queue.
+    Dpdk(Box<dpdk::Host>, Vec<Share>),
+}
+
 /// Starts a thread for each share.
 fn spawn<A: App>(
     control: &mut Control,
@@ -278,7 +407,12 @@ fn spawn<A: App>(
     events: &Sender<Event>,
 ) -> Result<(), StartError> {
     let config = control.config.clone();
-    let idle = config.idle.unwrap_or_else(|| IdlePolicy::for_cores(affinity::allowed().len()));
+    // Nobody wakes a worker over a polled device: it spins, unless naps were asked for.
+    let usual = match config.io {
+        Io::Dpdk => IdlePolicy::Spin,
+        _ => IdlePolicy::for_cores(affinity::allowed().len()),
+    };
+    let idle = config.idle.unwrap_or(usual);
     let failed =
         |worker: usize, what| move |source| StartError::Thread { worker: worker as u16, what, source };
     let mut sleepers = Vec::new();
@@ -287,10 +421,17 @@ fn spawn<A: App>(
     }
     let wakers: Vec<_> = sleepers.iter().map(|sleeper| Arc::clone(sleeper.waker())).collect();
     let mailboxes = Mailboxes::mesh(&wakers, MAILBOX);
+    let queues: Vec<_> = shares.iter().map(|share| share.queues.clone()).collect();
+    let mut recipes = recipes;
+    for (recipe, place) in recipes.iter_mut().zip(HandOverPlace::all(&queues, &wakers)) {
+        recipe.hand_over_at(place);
+    }
     let parts = shares.into_iter().zip(recipes).zip(sleepers).zip(mailboxes).zip(wakers);
     for (worker, ((((share, mut recipe), sleeper), mailboxes), waker)) in parts.enumerate() {
         let id = WorkerId(worker as u16);
         let (go, gone) = mpsc::channel();
+        let (orders, from_engine) = mpsc::channel();
+        let first = recipe.first().cloned();
         let ring = Arc::clone(&waker);
         let seat = Seat {
             worker: WorkerConfig {
@@ -309,6 +450,8 @@ fn spawn<A: App>(
             stop: stop.clone(),
             events: events.clone(),
             go: gone,
+            orders: from_engine,
+            queues: share.queues.len(),
         };
         let thread = std::thread::Builder::new().name(format!("volley-{worker}"));
         let thread =
@@ -317,9 +460,12 @@ fn spawn<A: App>(
             share,
             thread: Some(thread),
             go,
+            orders,
+            first,
             waker,
             board: None,
             ports: Vec::new(),
+            streams: Vec::new(),
             past: Final::default(),
             last: None,
             state: "starting",
@@ -338,7 +484,8 @@ fn seed() -> u64 {
 
 /// Takes back a start that failed: without its go a seat closes its ports and ends.
 fn give_up(control: Control) {
-    let Control { chairs, front, stop, .. } = control;
+    // The devices close last, when no seat has a queue of theirs any more.
+    let Control { chairs, front, dpdk: _dpdk, stop, .. } = control;
     stop.request();
     let threads: Vec<_> = chairs.into_iter().filter_map(|chair| chair.thread).collect();
     for thread in threads {

@@ -1,8 +1,11 @@
 //! What an engine has done: for people as text, for programs as JSON. The same shape serves `volley status` while it runs
 //! and the report at its end.
 
+use super::ladder::{Demotion, Rung};
 use super::seat::{Ended, Final, PortName, Role};
 use crate::frame::Ledger;
+use crate::net::standalone::StandaloneStats;
+use crate::stream::StreamStats;
 use crate::worker::{End, LoopStats, PortCounters};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -20,18 +23,26 @@ pub struct Report {
     pub interface: Option<String>,
     /// The UDP ports served.
     pub ports: String,
+    /// The TCP ports served, when there are any, and by what.
+    pub tcp: Option<String>,
     /// The addresses served; empty: all.
     pub addresses: Vec<String>,
     /// What carries the packets: "af-xdp", "mmsg" or "epoll".
     pub io: &'static str,
     /// Why AF_XDP does not, although it was asked for.
     pub fallback: Option<String>,
+    /// The rung it stands on; `None` for an engine that was never meant for AF_XDP.
+    pub rung: Option<Rung>,
+    /// How it came down to that, step by step.
+    pub demotions: Vec<Demotion>,
     /// Seconds since it was ready.
     pub seconds: f64,
     /// Whether it still runs.
     pub running: bool,
     /// The XDP program, when there is one.
     pub xdp: Option<Xdp>,
+    /// DPDK's devices, when they carry the packets.
+    pub dpdk: Option<Dpdk>,
     /// Each worker.
     pub workers: Vec<Worker>,
     /// Sums over all workers and their predecessors.
@@ -51,6 +62,48 @@ pub struct Xdp {
     pub rules: Vec<String>,
     /// Packets by verdict since this engine attached.
     pub counters: BTreeMap<&'static str, u64>,
+}
+
+/// DPDK's side.
+#[derive(Clone, Debug, Serialize)]
+pub struct Dpdk {
+    /// The library's version.
+    pub version: String,
+    /// Each device.
+    pub devices: Vec<Device>,
+    /// The rules the workers steer by.
+    pub rules: Vec<String>,
+    /// Packets by verdict of the rules.
+    pub steered: BTreeMap<&'static str, u64>,
+    /// Mbufs that had not come back when the devices were closed: 0, or a bug. `None` while it runs.
+    pub mbufs_missing: Option<u64>,
+}
+
+/// One device of DPDK's.
+#[derive(Clone, Debug, Serialize)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// Its driver.
+    pub driver: String,
+    /// "up" or "down".
+    pub link: &'static str,
+    /// Mbit/s, when the device knows.
+    pub mbps: Option<u32>,
+    /// Queues in use.
+    pub queues: u16,
+    /// What it takes over.
+    pub offloads: String,
+    /// What its RSS hash is over; empty with one queue.
+    pub hash: String,
+    /// Entries of its RSS indirection table that this engine has set; 0 with one queue, or where the driver has none.
+    pub indirection: u16,
+    /// Rules for the game ports that it has accepted; 0 when the workers steer alone.
+    pub rules: usize,
+    /// What the driver says of the first that it has refused.
+    pub rules_refused: Option<String>,
+    /// The driver's own counters that are not 0.
+    pub counters: BTreeMap<String, u64>,
 }
 
 /// One worker.
@@ -108,6 +161,10 @@ pub struct Total {
     pub ledger: Ledger,
     /// Every frame of every port is in exactly one place.
     pub ledger_balances: bool,
+    /// Streams of all ports.
+    pub streams: StreamStats,
+    /// Ports without a kernel behind them: ARP, neighbour discovery, echo, path MTUs, in messages.
+    pub standalone: StandaloneStats,
 }
 
 impl Total {
@@ -129,6 +186,8 @@ impl Total {
                 total.via_kernel += datagrams.received;
             }
             total.ledger = plus(total.ledger, *ledger);
+            total.streams = sum(&total.streams, &port.counters.streams);
+            total.standalone = sum(&total.standalone, &port.counters.standalone);
             total.ledger_balances &= ledger.balances();
         }
         total
@@ -157,6 +216,7 @@ pub fn add(past: &Final, counters: &mut Final) {
         (&mut new.sleeps, old.sleeps),
         (&mut new.bursts, old.bursts),
         (&mut new.frames, old.frames),
+        (&mut new.stream_events, old.stream_events),
         (&mut new.ticks, old.ticks),
         (&mut new.ticks_skipped, old.ticks_skipped),
         (&mut new.timers, old.timers),
@@ -166,10 +226,11 @@ pub fn add(past: &Final, counters: &mut Final) {
     ] {
         *new += old;
     }
-    for (new, old) in counters.ports.iter_mut().zip(&past.ports) {
-        let ledger = new.ledger;
+    let ports = counters.ports.iter_mut().zip(&past.ports);
+    for (new, old) in ports.chain(counters.streams.iter_mut().zip(&past.streams)) {
+        let (ledger, open, pool_bytes) = (new.ledger, new.streams.open, new.streams.pool_bytes);
         *new = sum(new, old);
-        new.ledger = ledger;
+        (new.ledger, new.streams.open, new.streams.pool_bytes) = (ledger, open, pool_bytes);
     }
 }
 
@@ -181,7 +242,16 @@ fn sum<T: zerocopy::FromBytes + zerocopy::IntoBytes + zerocopy::Immutable>(a: &T
     T::read_from_bytes(&bytes).unwrap_or_else(|_| T::new_zeroed())
 }
 
-fn plus(a: Ledger, b: Ledger) -> Ledger {
+/// Adds what a port counted that a worker has given back to what its predecessors did.
+pub fn add_port(past: &mut Final, index: usize, counters: &PortCounters) {
+    if past.ports.len() <= index {
+        past.ports.resize(index + 1, PortCounters::default());
+    }
+    past.ports[index] = PortCounters { ledger: Ledger::default(), ..sum(&past.ports[index], counters) };
+}
+
+/// Adds two ledgers.
+pub fn plus(a: Ledger, b: Ledger) -> Ledger {
     sum(&a, &b)
 }
 
@@ -206,6 +276,13 @@ impl fmt::Display for Report {
         if let Some(why) = &self.fallback {
             writeln!(f, "kernel sockets instead of AF_XDP: {why}")?;
         }
+        for step in &self.demotions {
+            let given_up = match step.ledger.abandoned {
+                0 => String::new(),
+                frames => format!(" ({frames} frames given up)"),
+            };
+            writeln!(f, "stepped down: {step}{given_up}")?;
+        }
         if let Some(xdp) = &self.xdp {
             let kept = if xdp.pinned { ", pinned" } else { "" };
             writeln!(
@@ -216,6 +293,31 @@ impl fmt::Display for Report {
                 xdp.rules.join("; ")
             )?;
             list(f, "  verdicts", xdp.counters.iter().filter(|(_, n)| **n > 0))?;
+        }
+        if let Some(dpdk) = &self.dpdk {
+            writeln!(f, "{}; rules: {}", dpdk.version, dpdk.rules.join("; "))?;
+            for device in &dpdk.devices {
+                let Device { name, driver, link, queues, offloads, .. } = device;
+                let speed = device.mbps.map(|mbps| format!(" {mbps} Mbit/s")).unwrap_or_default();
+                let rules = match (device.rules, &device.rules_refused) {
+                    (0, None) => String::new(),
+                    (0, Some(_)) => ", rules in the device: refused, the workers steer alone".into(),
+                    (count, None) => format!(", rules in the device: {count} accepted"),
+                    (count, Some(_)) => format!(", rules in the device: {count} accepted, others refused"),
+                };
+                let table = match device.indirection {
+                    0 => String::new(),
+                    entries => format!(", RSS table of {entries} set"),
+                };
+                writeln!(
+                    f,
+                    "  {name} ({driver}): link {link}{speed}, {queues} queues, offloads: {offloads}{table}{rules}"
+                )?;
+            }
+            list(f, "  verdicts", dpdk.steered.iter().filter(|(_, n)| **n > 0))?;
+            if let Some(missing) = dpdk.mbufs_missing.filter(|missing| *missing > 0) {
+                writeln!(f, "  {missing} mbufs ARE MISSING")?;
+            }
         }
         let mut table = tabled::builder::Builder::default();
         table.push_record([
@@ -267,6 +369,11 @@ impl fmt::Display for Report {
             }
         }
         let total = &self.total;
+        if let Some(tcp) = &self.tcp {
+            writeln!(f, "TCP {tcp}: {}", Streams(&total.streams))?;
+        }
+        let link = total.standalone.named();
+        list(f, "link", link.iter().filter(|(_, n)| *n > 0).map(|(name, n)| (name, n)))?;
         list(f, "drops", total.dropped_by_reason.iter())?;
         writeln!(
             f,
@@ -275,6 +382,50 @@ impl fmt::Display for Report {
         )?;
         let balance = if total.ledger_balances { "balances" } else { "DOES NOT BALANCE" };
         write!(f, "ledger {balance}: {}", total.ledger)
+    }
+}
+
+/// Stream counters in a line: the first few always, the others when they count something.
+struct Streams<'a>(&'a StreamStats);
+
+impl fmt::Display for Streams<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = self.0;
+        write!(
+            f,
+            "{} open, {} accepted, {} connected, {} closed, {} bytes in, {} out",
+            s.open, s.accepted, s.connected, s.closed, s.received_bytes, s.sent_bytes
+        )?;
+        let rest = [
+            ("reset", s.reset),
+            ("timed out", s.timed_out),
+            ("slow readers", s.slow_readers),
+            ("no memory", s.no_memory),
+            ("stepped down", s.stepped_down),
+            ("refused, slots full", s.refused_full),
+            ("refused, no descriptor", s.refused_descriptors),
+            ("segments in", s.segments_received),
+            ("segments out", s.segments_sent),
+            ("retransmitted", s.retransmitted),
+            ("segments dropped", s.segments_dropped),
+            ("bad checksum", s.bad_checksum),
+            ("resets sent", s.resets_sent),
+            ("SYNs", s.syns),
+            ("cookies sent", s.cookies_sent),
+            ("cookies accepted", s.cookies_accepted),
+            ("challenge ACKs", s.challenge_acks),
+            ("handed over", s.handed_over),
+            ("taken over", s.taken_over),
+            ("hand-over full", s.hand_over_full),
+            ("unsent", s.unsent),
+            ("bytes read in place", s.in_place_bytes),
+            ("bytes copied", s.copied_bytes),
+            ("bytes in the pool", s.pool_bytes),
+        ];
+        for (name, count) in rest.iter().filter(|(_, count)| *count > 0) {
+            write!(f, ", {name} {count}")?;
+        }
+        Ok(())
     }
 }
 
@@ -299,6 +450,7 @@ mod tests {
     fn port(role: Role, received: u64, runts: u64, ledger: Ledger) -> Port {
         let mut counters = PortCounters { ledger, ..PortCounters::default() };
         counters.datagrams.received = received;
+        counters.standalone.arp_answered = received;
         counters.datagrams.drop(DropReason::UdpChecksum);
         counters.datagrams.dropped[DropReason::Runt as usize] = runts;
         Port { name: PortName { name: "p".into(), role }, counters }
@@ -321,12 +473,21 @@ mod tests {
             pid: 1,
             interface: Some("eth1".into()),
             ports: "7777".into(),
+            tcp: Some("7777 over epoll".into()),
             addresses: vec![],
             io: "af-xdp",
             fallback: None,
+            rung: Some(Rung::Copy),
+            demotions: vec![Demotion {
+                from: Rung::ZeroCopy,
+                to: Rung::Copy,
+                why: "queue 0 stalled".into(),
+                ledger: Ledger { total: 3, abandoned: 3, ..Ledger::default() },
+            }],
             seconds: 1.0,
             running: false,
             xdp: None,
+            dpdk: None,
             total: Total::of(&workers),
             workers,
         }
@@ -355,7 +516,16 @@ mod tests {
         assert_eq!(json["workers"][0]["ports"][1]["role"], "companion");
         assert_eq!(json["workers"][0]["ports"][0]["datagrams"]["dropped"]["runt"], 3);
         let text = report.to_string();
-        for part in ["runt 3", "5 via the kernel", "on purpose", "ledger balances"] {
+        assert_eq!((&json["rung"], &json["demotions"][0]["from"]), (&"copy".into(), &"zero-copy".into()));
+        for part in [
+            "zero-copy → copy: queue 0 stalled (3 frames given up)",
+            "runt 3",
+            "link: ARP answered 105",
+            "5 via the kernel",
+            "on purpose",
+            "ledger balances",
+            "TCP 7777 over epoll: 0 open",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
     }

@@ -11,11 +11,14 @@
 //! itself.
 
 use super::error::StartError;
+use super::parked::Parked;
 use crate::app::{App, WorkerId};
 use crate::datagram::DatagramPort;
+use crate::port::QueueCounters;
+use crate::stream::StreamPort;
 use crate::worker::{
-    Board, End, Helpers, IdlePolicy, LoopStats, Mailboxes, PortCounters, Run, Sleeper, Stop, Worker,
-    WorkerConfig, affinity, run,
+    Board, End, Exchange, Helpers, IdlePolicy, LoopStats, Mailboxes, PortCounters, Run, Sleeper, Stop,
+    Worker, WorkerConfig, affinity, run,
 };
 use serde::Serialize;
 use std::os::fd::OwnedFd;
@@ -39,14 +42,33 @@ pub enum Role {
     Companion,
     /// Takes everything: the engine runs over kernel sockets.
     Kernel,
+    /// Takes everything that reaches a device's queue.
+    Dpdk,
+    /// Carries streams over the kernel's TCP.
+    Stream,
 }
 
 /// Ports as opened, in the order of their indices.
+#[derive(Default)]
 pub struct Opened {
     /// The ports.
     pub ports: Vec<(Role, Box<dyn DatagramPort>)>,
+    /// Stream ports, whose indices follow.
+    pub streams: Vec<Box<dyn StreamPort>>,
     /// AF_XDP sockets to put into the XDP program's map, by queue.
     pub sockets: Vec<(u16, OwnedFd)>,
+    /// The AF_XDP port is in zero-copy mode.
+    pub zero_copy: bool,
+    /// Why it is not, although the device offers it.
+    pub refused_zero_copy: Option<String>,
+}
+
+/// What a worker is told between two turns.
+pub enum Order {
+    /// Give the first port back, as [`Event::Parted`].
+    Part,
+    /// Take this port at this index.
+    Take(usize, Box<dyn DatagramPort>),
 }
 
 /// What a seat tells the engine.
@@ -61,6 +83,19 @@ pub enum Event {
         board: Arc<Board>,
         /// Its ports.
         ports: Vec<PortName>,
+        /// Its stream ports.
+        streams: Vec<PortName>,
+        /// The AF_XDP port is in zero-copy mode.
+        zero_copy: bool,
+        /// Why it is not, although the device offers it.
+        refused_zero_copy: Option<String>,
+    },
+    /// The first port, out of the worker's hands; nothing of it is under way there.
+    Parted {
+        /// Which worker.
+        worker: usize,
+        /// The port, still open.
+        port: Box<dyn DatagramPort>,
     },
     /// The ports could not be opened; the thread ends.
     Refused {
@@ -118,6 +153,8 @@ pub struct Final {
     pub stats: LoopStats,
     /// Each port's.
     pub ports: Vec<PortCounters>,
+    /// Each stream port's.
+    pub streams: Vec<PortCounters>,
 }
 
 /// What a seat is made of.
@@ -134,6 +171,9 @@ pub struct Seat<A: App> {
     pub stop: Stop,
     pub events: Sender<Event>,
     pub go: Receiver<()>,
+    pub orders: Receiver<Order>,
+    /// Queues of the first port.
+    pub queues: usize,
 }
 
 impl<A: App> Seat<A> {
@@ -187,14 +227,21 @@ impl<A: App> Seat<A> {
         let names =
             opened.ports.iter().map(|(role, port)| PortName { name: port.name().into(), role: *role });
         let names: Vec<PortName> = names.collect();
+        let streams =
+            opened.streams.iter().map(|port| PortName { name: port.name().into(), role: Role::Stream });
+        let streams: Vec<PortName> = streams.collect();
         let ports: Vec<_> = opened.ports.into_iter().map(|(_, port)| port).collect();
-        let board = Arc::new(Board::new(ports.len()));
+        // One more place than ports: a worker may inherit the companion of another.
+        let board = Arc::new(Board::new(ports.len() + 1, self.queues).with_streams(streams.len()));
         let events = self.events.clone();
         self.tell(Event::Opened {
             worker: index,
             sockets: opened.sockets,
             board: Arc::clone(&board),
             ports: names,
+            streams,
+            zero_copy: opened.zero_copy,
+            refused_zero_copy: opened.refused_zero_copy,
         });
         // No go: another worker could not start, so this one does not either.
         self.go.recv().ok()?;
@@ -210,18 +257,28 @@ impl<A: App> Seat<A> {
             }
         };
         let helpers = Helpers::new(JOBS, Arc::clone(self.sleeper.waker()));
-        let mut worker = Worker::new(&self.worker, app, ports, self.mailboxes, helpers);
+        let mut worker =
+            Worker::new(&self.worker, app, ports, self.mailboxes, helpers).with_streams(opened.streams);
         let sleeper = &mut self.sleeper;
         let stop = &self.stop;
         let (idle, drain_ns) = (self.idle, self.drain_ns);
         let mut on_failure = |_, reason| {
             let _ = events.send(Event::PortGone { worker: index, reason });
         };
+        let orders = &self.orders;
+        let mut exchange = |ports: &mut Exchange<'_>| carry_out(orders, ports, &board, index, &events);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             run(
                 &mut worker,
                 sleeper,
-                Run { idle, drain_ns, stop, board: &board, on_failure: &mut on_failure },
+                Run {
+                    idle,
+                    drain_ns,
+                    stop,
+                    board: &board,
+                    on_failure: &mut on_failure,
+                    exchange: &mut exchange,
+                },
             )
         }));
         let how = match outcome {
@@ -232,11 +289,37 @@ impl<A: App> Seat<A> {
             }
         };
         let again = again && matches!(how, Ended::Panicked(_));
-        let counters = Final { stats: worker.stats(), ports: worker.close() };
+        let counters =
+            Final { stats: worker.stats(), ports: worker.close(), streams: worker.close_streams() };
         let mailboxes = worker.into_mailboxes();
         let _ = events.send(Event::Ended { worker: index, how, counters, again });
         again.then_some(Seat { mailboxes, ..self })
     }
+}
+
+/// Carries out what the engine has ordered; says whether there was anything. Nothing in here waits.
+fn carry_out(
+    orders: &Receiver<Order>,
+    ports: &mut Exchange<'_>,
+    board: &Board,
+    worker: usize,
+    events: &Sender<Event>,
+) -> bool {
+    let mut any = false;
+    while let Ok(order) = orders.try_recv() {
+        any = true;
+        match order {
+            Order::Part => {
+                let Some(port) = ports.put(0, Box::new(Parked)) else { continue };
+                // Before the port is reported: whoever adds it to the past must not find it on the board, too.
+                board.ports[0].set(&PortCounters::default());
+                board.queues.iter().for_each(|queue| queue.set(&QueueCounters::default()));
+                let _ = events.send(Event::Parted { worker, port });
+            }
+            Order::Take(index, port) => drop(ports.put(index, port)),
+        }
+    }
+    any
 }
 
 /// What a panic said.

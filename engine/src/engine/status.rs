@@ -26,6 +26,7 @@ const REQUEST_MAX: u64 = 64;
 /// Serves an engine's status until dropped; the socket's file goes with it.
 pub struct StatusSocket {
     path: PathBuf,
+    listener: Arc<UnixListener>,
     closing: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -39,11 +40,11 @@ impl StatusSocket {
         // Whoever was killed could not tidy up; a file of our own name is such a one's too, since it holds our pid.
         sockets();
         let _ = std::fs::remove_file(&path);
-        let listener = UnixListener::bind(&path)?;
+        let listener = Arc::new(UnixListener::bind(&path)?);
         let closing = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&closing);
+        let (seen, accepting) = (Arc::clone(&closing), Arc::clone(&listener));
         let thread = std::thread::Builder::new().name("volley-status".into()).spawn(move || {
-            for client in listener.incoming() {
+            for client in accepting.incoming() {
                 if seen.load(Ordering::Acquire) {
                     return;
                 }
@@ -51,15 +52,16 @@ impl StatusSocket {
                 let _ = client.and_then(|client| answer(client, &events));
             }
         })?;
-        Ok(StatusSocket { path, closing, thread: Some(thread) })
+        Ok(StatusSocket { path, listener, closing, thread: Some(thread) })
     }
 }
 
 impl Drop for StatusSocket {
     fn drop(&mut self) {
         self.closing.store(true, Ordering::Release);
-        // Ends the accept above.
-        let woken = UnixStream::connect(&self.path).is_ok();
+        // Ends the accept above. A connection to the path would not do: it may lead to another engine of this process.
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&*self.listener);
+        let woken = nix::sys::socket::shutdown(fd, nix::sys::socket::Shutdown::Both).is_ok();
         let _ = std::fs::remove_file(&self.path);
         if let Some(thread) = self.thread.take().filter(|_| woken) {
             let _ = thread.join();

@@ -35,6 +35,8 @@ pub mod flag {
     pub const CHECKSUM_VERIFIED: u8 = 2;
     /// The transport checksum field holds the pseudo-header sum only; the device must finish it.
     pub const CHECKSUM_PARTIAL: u8 = 4;
+    /// Steering leaves the packet to the kernel, and no kernel stands behind the port: it is not the app's.
+    pub const NOT_STEERED: u8 = 8;
 }
 
 /// Exclusive ownership of one chunk of packet memory.
@@ -97,6 +99,13 @@ impl Frame {
         let Frame { chunk, token, capacity, offset, len, queue, flags, checksum: _ } = self;
         #[cfg(debug_assertions)]
         std::mem::forget(self);
+        RawFrame { chunk, token, capacity, offset, len, queue, flags }
+    }
+
+    /// What [`Frame::into_raw`] would say, for a port that does not know yet whether its device takes the frame.
+    #[inline(always)]
+    pub fn as_raw(&self) -> RawFrame {
+        let Frame { chunk, token, capacity, offset, len, queue, flags, checksum: _ } = *self;
         RawFrame { chunk, token, capacity, offset, len, queue, flags }
     }
 

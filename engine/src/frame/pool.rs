@@ -89,6 +89,11 @@ impl FramePool {
         (self.chunk - self.headroom) as usize
     }
 
+    /// The memory of all frames and its length in bytes, to be registered with the kernel. It stays where it is.
+    pub fn memory(&self) -> (NonNull<u8>, usize) {
+        (self.memory, self.total as usize * self.chunk as usize)
+    }
+
     /// Where the frames are.
     pub fn ledger(&self) -> Ledger {
         let (total, free) = (u64::from(self.total), self.free.len() as u64);

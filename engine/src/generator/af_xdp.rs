@@ -5,9 +5,12 @@ use super::frames::FrameLink;
 use super::link::Link;
 use super::session::Session;
 use super::template::{EndsError, Templates, headers_len};
+use crate::host;
 use crate::port::Port;
 use crate::port::af_xdp::{AfXdp, AfXdpConfig, AfXdpError};
 use std::io;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use thiserror::Error;
 use volley_xdp::{Action, AttachError, AttachOptions, Prefix, Protocol, Rule, RuleError, SocketError};
 use volley_xdp::{Steering, Unbound};
@@ -37,6 +40,9 @@ pub enum OpenError {
     /// Source addresses and ports.
     #[error(transparent)]
     Ends(#[from] EndsError),
+    /// The stack above the sockets.
+    #[error("a TCP stack: {0}")]
+    Stack(#[from] io::Error),
     /// The sockets.
     #[error(transparent)]
     Port(#[from] AfXdpError),
@@ -70,8 +76,7 @@ impl AfXdpLink {
     /// See [`OpenError`]; nothing is left behind then.
     pub fn open(wanted: &Wanted, queues: Option<Vec<u16>>, replace: bool) -> Result<AfXdpLink, OpenError> {
         let Approach { link, ends } = Approach::find(wanted)?;
-        let queues = queues.unwrap_or_else(|| (0..link.queues.unwrap_or(1) as u16).collect());
-        let mut config = AfXdpConfig::new(&link.name, queues);
+        let mut config = sockets_on(&link, queues);
         let headers = headers_len(ends.target.is_ipv4());
         if headers + wanted.longest > config.packet_room() as usize {
             config.chunk = CHUNK_MOST;
@@ -80,21 +85,9 @@ impl AfXdpLink {
         if wanted.longest > most {
             return Err(OpenError::TooLong { longest: wanted.longest, most });
         }
-        let addresses = match ends.sources.len() {
-            0..=RULE_ADDRESSES => ends.sources.iter().copied().map(Prefix::from).collect(),
-            _ => Vec::new(),
-        };
+        let sources = ends.sources.clone();
         let templates = Templates::new(ends)?;
-
-        let port = AfXdp::open(&config)?;
-        let steering =
-            Steering::attach(&AttachOptions { interface: link.name, replace, ..AttachOptions::default() })?;
-        for (queue, socket) in port.sockets() {
-            steering.bind_socket(queue.into(), socket)?;
-        }
-        let action = Action::Redirect { unbound: Unbound::Pass };
-        let rule = Rule { protocol: Protocol::Udp, ports: templates.ports(), addresses, action };
-        steering.claim(OWNER, &[rule])?;
+        let (port, steering) = steered(&config, &sources, (Protocol::Udp, templates.ports()), replace)?;
         let name = port.info().name.clone();
         Ok(AfXdpLink { _steering: steering, frames: FrameLink::new(Box::new(port), templates), name })
     }
@@ -108,6 +101,38 @@ impl AfXdpLink {
     pub fn notes(&self) -> Vec<String> {
         self.frames.notes()
     }
+}
+
+/// Sockets on `queues`, or on all of the link's.
+pub(super) fn sockets_on(link: &host::link::Link, queues: Option<Vec<u16>>) -> AfXdpConfig {
+    let queues = queues.unwrap_or_else(|| (0..link.queues.unwrap_or(1) as u16).collect());
+    AfXdpConfig::new(&link.name, queues)
+}
+
+/// Opens the sockets, attaches the steering program or uses the pinned one (`replace`: in another's place), and has what
+/// comes to `ports` at `sources` redirected to them.
+pub(super) fn steered(
+    config: &AfXdpConfig,
+    sources: &[IpAddr],
+    (protocol, ports): (Protocol, RangeInclusive<u16>),
+    replace: bool,
+) -> Result<(AfXdp, Steering), OpenError> {
+    let addresses = match sources.len() {
+        0..=RULE_ADDRESSES => sources.iter().copied().map(Prefix::from).collect(),
+        _ => Vec::new(),
+    };
+    let port = AfXdp::open(config)?;
+    let steering = Steering::attach(&AttachOptions {
+        interface: config.interface.clone(),
+        replace,
+        ..AttachOptions::default()
+    })?;
+    for (queue, socket) in port.sockets() {
+        steering.bind_socket(queue.into(), socket)?;
+    }
+    let action = Action::Redirect { unbound: Unbound::Pass };
+    steering.claim(OWNER, &[Rule { protocol, ports, addresses, action, syn_limit: None }])?;
+    Ok((port, steering))
 }
 
 impl Link for AfXdpLink {

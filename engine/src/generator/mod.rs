@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!   schedule ──► session ──► link ─────────────► server
-//!   when?        what?       kernel sockets        │
-//!                            or AF_XDP             │
+//!   when?        what?       kernel sockets,       │
+//!                            AF_XDP or DPDK        │
 //!   report  ◄── session ◄── link ◄─────────────────┘
 //!                tracker: lost, duplicated, reordered, corrupted; latency from the intended time
 //! ```
@@ -19,17 +19,21 @@
 //! | [`session`] | the four above as one measurement, driven by bytes and time | touch the kernel |
 //! | [`link`], [`socket`], [`frames`] | carry a session's packets | judge their payload |
 //! | [`af_xdp`] | opens sockets and rule for frames | send |
+//! | `dpdk` | opens a device for frames (feature `dpdk`) | ask a kernel for the way |
 //! | [`blast`] | sends from inside the kernel, counts answers | verify bytes |
 //! | [`template`] | headers of packets that go out as frames | share code with the net layer |
 //! | [`approach`], [`route`] | interface, source address, MAC of the next hop | send the load |
 //! | [`run`] | the loop: spin, send, receive, stop | allocate |
 //! | [`ceiling`] | searches the highest rate without loss | send |
 //! | [`report`] | table and JSON | |
+//! | [`tcp`] | the same for streams: connections, messages, bulk | send datagrams |
 
 pub mod af_xdp;
 pub mod approach;
 pub mod blast;
 pub mod ceiling;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 pub mod frames;
 pub mod latency;
 pub mod link;
@@ -38,11 +42,14 @@ mod mmsg;
 pub mod payload;
 pub mod plan;
 pub mod report;
+#[cfg(feature = "dpdk")]
+pub mod resolve;
 pub mod route;
 pub mod run;
 pub mod schedule;
 pub mod session;
 pub mod socket;
+pub mod tcp;
 pub mod template;
 pub mod tracker;
 

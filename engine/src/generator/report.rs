@@ -56,7 +56,7 @@ pub fn time(ns: u64) -> String {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Outcome { counts, latency, latency_uncorrected, lateness, .. } = &self.outcome;
+        let Outcome { counts, latency, latency_uncorrected, latency_on_time, lateness, .. } = &self.outcome;
         let (shortest, longest) = self.payload_bytes;
         let bytes =
             if shortest == longest { shortest.to_string() } else { format!("{shortest} to {longest}") };
@@ -94,6 +94,7 @@ impl fmt::Display for Report {
         let rows = [
             ("round trip, from intended send", latency),
             ("round trip, from actual send", latency_uncorrected),
+            ("round trip, of those sent on time", latency_on_time),
             ("generator's own lateness", lateness),
         ];
         for (name, summary) in rows {
@@ -112,7 +113,7 @@ impl fmt::Display for Report {
 }
 
 /// Lines up numbers on the right.
-fn right(table: Builder) -> String {
+pub(super) fn right(table: Builder) -> String {
     table.build().with(Style::sharp()).modify(Columns::new(1..), Alignment::right()).to_string()
 }
 
@@ -149,7 +150,7 @@ mod tests {
         {
             assert!(json.get(name).is_some(), "{name}");
         }
-        for name in ["latency", "latency_uncorrected", "lateness"] {
+        for name in ["latency", "latency_uncorrected", "latency_on_time", "lateness"] {
             assert!(json[name].get("p999_ns").is_some(), "{name}");
         }
     }

@@ -157,7 +157,8 @@ fn exchange(ask: RouteNetlinkMessage) -> io::Result<RouteNetlinkMessage> {
     let mut buffer = vec![0; message.buffer_len()];
     message.serialize(&mut buffer);
     socket.send(&buffer, 0)?;
-    let (answer, _) = socket.recv_from_full()?;
+    let (mut answer, _) = socket.recv_from_full()?;
+    crate::control::hide_metrics(&mut answer);
     let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
     match answer.payload {
         NetlinkPayload::InnerMessage(message) => Ok(message),

@@ -23,6 +23,9 @@ pub struct SessionConfig {
 /// Least packets remembered, and most: 8 bytes each. The answer to an older packet counts as lost; a
 /// million packets are a second at 1 Mpps.
 const WINDOW: std::ops::RangeInclusive<usize> = 1 << 12..=1 << 20;
+/// A packet that left this late is not on time: the generator was held up, and what it then sends in one go is no schedule any more.
+/// Receiving a burst of answers takes less; what a host takes from a core (another machine's turn) takes more.
+const ON_TIME_NS: u64 = 20_000;
 /// How long a packet is remembered when the rate is known, in seconds: far longer than an answer takes.
 const REMEMBER_SECS: f64 = 2.0;
 
@@ -37,6 +40,7 @@ pub struct Session {
     last_sent_ns: u64,
     latency: Times,
     uncorrected: Times,
+    on_time: Times,
     lateness: Times,
 }
 
@@ -58,6 +62,7 @@ impl Session {
             last_sent_ns: start_ns,
             latency: Times::default(),
             uncorrected: Times::default(),
+            on_time: Times::default(),
             lateness: Times::default(),
         }
     }
@@ -107,6 +112,9 @@ impl Session {
         if let Answer::Received { sequence, sent_ns } = self.tracker.answer(flow, payload) {
             let intended = self.schedule.intended_ns(sequence - self.first).unwrap_or(sent_ns);
             self.latency.record(now_ns.saturating_sub(intended));
+            if sent_ns.saturating_sub(intended) <= ON_TIME_NS {
+                self.on_time.record(now_ns.saturating_sub(intended));
+            }
             self.uncorrected.record(now_ns.saturating_sub(sent_ns));
         }
     }
@@ -121,7 +129,7 @@ impl Session {
     pub fn measure_from_here(&mut self, now_ns: u64) {
         self.tracker.measure_from_here();
         self.measured_from_ns = now_ns;
-        for times in [&mut self.latency, &mut self.uncorrected, &mut self.lateness] {
+        for times in [&mut self.latency, &mut self.uncorrected, &mut self.on_time, &mut self.lateness] {
             times.reset();
         }
     }
@@ -150,6 +158,7 @@ impl Session {
             received_pps: per_second(counts.received),
             latency: self.latency.summary(),
             latency_uncorrected: self.uncorrected.summary(),
+            latency_on_time: self.on_time.summary(),
             lateness: self.lateness.summary(),
         }
     }
@@ -171,6 +180,9 @@ pub struct Outcome {
     pub latency: Summary,
     /// Round trip from the moment the packet really left.
     pub latency_uncorrected: Summary,
+    /// Round trip from the intended send time, of the packets that left within 20 µs of it: what a generator that is held up itself
+    /// does not spoil. An open loop does not wait for the server, so the server has no part in which packets these are.
+    pub latency_on_time: Summary,
     /// How late the generator itself was: actual minus intended send time.
     pub lateness: Summary,
 }
@@ -212,7 +224,22 @@ mod tests {
         assert_eq!((outcome.latency.min_ns, outcome.latency.max_ns), (100, 1_000));
         assert_eq!((outcome.latency_uncorrected.min_ns, outcome.latency_uncorrected.max_ns), (100, 100));
         assert_eq!((outcome.lateness.count, outcome.lateness.max_ns), (10, 900));
+        assert_eq!(outcome.latency_on_time.count, 10);
         assert_eq!((outcome.counts.received, outcome.counts.lost), (10, 0));
+    }
+
+    #[test]
+    fn what_the_generator_sent_late_is_told_apart() {
+        let mut session = session(1e5);
+        // Due at 0 to 90 µs: those of the last 20 µs are on time.
+        let packets = send(&mut session, 90_000);
+        assert_eq!(packets.len(), 10);
+        for (n, packet) in packets.iter().enumerate() {
+            session.answer((n % 2) as u16, packet, 95_000);
+        }
+        let outcome = session.outcome();
+        assert_eq!((outcome.latency.count, outcome.latency_on_time.count), (10, 3));
+        assert!((25_000..25_100).contains(&outcome.latency_on_time.max_ns), "{outcome:?}");
     }
 
     #[test]

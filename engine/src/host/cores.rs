@@ -15,6 +15,12 @@ pub fn checks(tree: &Tree) -> Vec<Check> {
     vec![count(&online), isolation(&online, &cpu("isolated"), &cpu("nohz_full")), smt(siblings)]
 }
 
+/// The NUMA node of a core; `None` on a machine without nodes.
+pub fn node_of(tree: &Tree, core: usize) -> Option<u32> {
+    let names = tree.names(&format!("sys/devices/system/cpu/cpu{core}"));
+    names.iter().find_map(|name| name.strip_prefix("node")?.parse().ok())
+}
+
 fn count(online: &[u32]) -> Check {
     const NAME: &str = "cores";
     match online.len() {
@@ -96,5 +102,7 @@ mod tests {
         assert!(found[1].remedy.as_ref().unwrap().contains("isolcpus=1 "));
         assert!(found[2].found.starts_with("0-1:") && found.iter().all(|check| !check.needed));
         assert_eq!(checks(&recorded(&[]).1)[0].answer, Answer::Unknown);
+        let (_dir, tree) = recorded(&[("sys/devices/system/cpu/cpu5/node1/cpulist", "4-7")]);
+        assert_eq!((node_of(&tree, 5), node_of(&tree, 6)), (Some(1), None));
     }
 }

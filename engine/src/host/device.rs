@@ -4,16 +4,13 @@ use super::check::Check;
 use super::ethtool::{Driver, Ethtool};
 use super::link::Link;
 use super::netdev::{Features, xdp};
-use super::netlink;
-use super::process::processes;
+use super::service::Service;
+use super::spread::Spread;
 use super::tree::{Tree, numbers};
+use super::{ethnl, netlink, place};
 use std::collections::BTreeMap;
 use std::io;
 use volley_xdp::Inspection;
-
-/// Longest packet that one frame of the default 2 KiB holds, without its link header: 2,048 less the kernel's headroom of 256,
-/// Ethernet and two VLAN tags.
-const ONE_FRAME: u32 = 2048 - 256 - 14 - 8;
 
 /// What the kernel says of an interface; what it means is [`Device::checks`].
 #[derive(Debug)]
@@ -26,6 +23,8 @@ pub struct Device {
     pub offloads: BTreeMap<String, bool>,
     /// Features for XDP.
     pub features: io::Result<Features>,
+    /// Where it puts packets.
+    pub spread: Spread,
     /// The program attached to it.
     pub program: Program,
     /// The other end, of a veth.
@@ -79,10 +78,10 @@ pub enum Peer {
     Here(String, BTreeMap<String, bool>),
 }
 
-/// Everything about interface `name` of the calling thread's network namespace.
-pub fn checks(tree: &Tree, name: &str) -> Vec<Check> {
+/// Everything about interface `name` of the calling thread's network namespace, for an engine that does `service` there.
+pub fn checks(tree: &Tree, name: &str, service: &Service) -> Vec<Check> {
     match Device::find(name) {
-        Ok(device) => device.checks(tree),
+        Ok(device) => device.checks(tree, service),
         Err(error) => {
             let found = format!("{name}: {error}");
             let remedy = format!("name one of: {}", Link::names().join(" "));
@@ -106,27 +105,34 @@ impl Device {
             Some(_) if own.peer_elsewhere => Peer::Elsewhere,
             Some(peer) => {
                 all.iter().find(|interface| interface.index == peer).map_or(Peer::Elsewhere, |peer| {
-                    let offloads = Ethtool::new(&peer.name).and_then(|ethtool| ethtool.features());
-                    Peer::Here(peer.name.clone(), offloads.unwrap_or_default())
+                    Peer::Here(peer.name.clone(), ethnl::features(peer.index).unwrap_or_default())
                 })
             }
         };
         Ok(Device {
             driver: ethtool.driver().unwrap_or_default(),
-            offloads: ethtool.features().unwrap_or_default(),
+            offloads: ethnl::features(link.index).unwrap_or_default(),
             features: Features::of(link.index),
+            spread: Spread {
+                queues: link.queues,
+                rss: ethnl::rss(link.index),
+                rules: ethtool.udp_rules().unwrap_or_default(),
+            },
             program: Program::on(name),
             peer,
             link,
         })
     }
 
-    /// What it means.
-    pub fn checks(&self, tree: &Tree) -> Vec<Check> {
-        let mut checks = vec![self.interface()];
-        checks.extend([self.native(), self.zero_copy(), self.queues(tree), self.mtu(), self.offloads()]);
+    /// What it means for an engine that does `service` here.
+    pub fn checks(&self, tree: &Tree, service: &Service) -> Vec<Check> {
+        let bus = &self.driver.bus;
+        let mut checks = vec![self.interface(), self.native(), self.zero_copy(), self.queues(tree)];
+        checks.push(self.spread.check(&self.link.name, service));
+        checks.extend([self.mtu(service), self.offloads(), self.gro()]);
         checks.extend(self.peer());
-        checks.extend([self.program(), self.numa(tree), self.interrupts(tree)]);
+        checks.push(self.program());
+        checks.extend([place::numa(tree, bus, service), place::interrupts(tree, bus, service)]);
         checks
     }
 
@@ -199,25 +205,28 @@ impl Device {
         }
     }
 
-    fn mtu(&self) -> Check {
+    fn mtu(&self, service: &Service) -> Check {
         const NAME: &str = "mtu";
         let Link { name, mtu, .. } = &self.link;
+        let most = service.one_frame();
         let chains = self.features.as_ref().map(|features| features.has(xdp::RX_SG));
         match chains {
-            _ if *mtu <= ONE_FRAME => Check::open(NAME, format!("{mtu}: a packet fits one frame of 2 KiB")),
+            _ if *mtu <= most => {
+                Check::open(NAME, format!("{mtu}: a packet fits one frame of {} bytes", service.chunk))
+            }
             Ok(true) => Check::open(
                 NAME,
-                format!("{mtu}: packets above {ONE_FRAME} bytes are spread over several frames"),
+                format!("{mtu}: packets above {most} bytes are spread over several frames"),
             ),
             Ok(false) => Check::closed(
                 NAME,
                 format!("{mtu}, and the driver takes no packet of several frames: longer ones are lost"),
-                format!("ip link set dev {name} mtu {ONE_FRAME}"),
+                format!("ip link set dev {name} mtu {most}"),
             ),
             Err(error) => Check::unknown(
                 NAME,
                 format!("{mtu}; whether the driver takes packets of several frames: {error}"),
-                format!("to be safe: ip link set dev {name} mtu {ONE_FRAME}"),
+                format!("to be safe: ip link set dev {name} mtu {most}"),
             ),
         }
     }
@@ -244,6 +253,38 @@ impl Device {
             ),
             format!("ethtool -K {name} {}", list(|pair| pair.1).join(" ")),
         )
+    }
+
+    /// Merging in software: it happens behind native XDP, but before generic XDP, and what it merges reaches the engine's
+    /// companion sockets as one. A veth has its receive rings (NAPI) from it, and XDP switches it on there.
+    fn gro(&self) -> Check {
+        const NAME: &str = "gro";
+        let name = &self.link.name;
+        let spoil = [
+            ("rx-gro", "gro off"),
+            ("rx-gro-list", "rx-gro-list off"),
+            ("rx-udp-gro-forwarding", "rx-udp-gro-forwarding off"),
+        ];
+        let on: Vec<_> = spoil.iter().filter(|(offload, _)| is_on(&self.offloads, offload)).collect();
+        match self.offloads.is_empty() {
+            true => Check::unknown(NAME, "the kernel does not list offloads", format!("ethtool -k {name}")),
+            false if self.driver.name == "veth" => {
+                Check::open(NAME, "on a veth it is what gives it receive rings")
+            }
+            false if on.is_empty() => Check::open(NAME, "off"),
+            false => Check::closed(
+                NAME,
+                format!(
+                    "{} on: the kernel merges packets, in generic mode before XDP sees them, and looks for some in what XDP \
+                     passes",
+                    on.iter().map(|(offload, _)| *offload).collect::<Vec<_>>().join(", ")
+                ),
+                format!(
+                    "ethtool -K {name} {}",
+                    on.iter().map(|(_, off)| *off).collect::<Vec<_>>().join(" ")
+                ),
+            ),
+        }
     }
 
     /// A kernel that sends over a veth leaves checksums and segments unfinished unless its end is told not to.
@@ -288,69 +329,6 @@ impl Device {
             )
             .needed(),
             Program::Unknown(why) => Check::unknown(NAME, why, format!("ip link show dev {name}")).needed(),
-        }
-    }
-
-    fn numa(&self, tree: &Tree) -> Check {
-        const NAME: &str = "numa node";
-        let node = match &self.driver.bus[..] {
-            "" => None,
-            bus => tree
-                .text(&format!("sys/bus/pci/devices/{bus}/numa_node"))
-                .and_then(|node| node.parse::<u32>().ok()),
-        };
-        match node {
-            None => Check::open(NAME, "none: any core is as near"),
-            Some(node) => {
-                let cores =
-                    tree.text(&format!("sys/devices/system/node/node{node}/cpulist")).unwrap_or_default();
-                Check::open(NAME, format!("{node}: its cores are {cores}"))
-            }
-        }
-    }
-
-    /// Where the NIC's interrupts, and with them its softirqs, run.
-    fn interrupts(&self, tree: &Tree) -> Check {
-        const NAME: &str = "interrupts";
-        let irqs = match &self.driver.bus[..] {
-            "" => Vec::new(),
-            bus => tree.names(&format!("sys/bus/pci/devices/{bus}/msi_irqs")),
-        };
-        if irqs.is_empty() {
-            return Check::open(NAME, "none of its own");
-        }
-        let table = tree.text("proc/interrupts").unwrap_or_default();
-        let named = |irq: &str| {
-            let line =
-                table.lines().find_map(|line| line.trim_start().strip_prefix(irq)?.strip_prefix(':'));
-            line.and_then(|line| line.split_whitespace().last()).unwrap_or("?").to_owned()
-        };
-        let cores = |irq: &str| {
-            let file =
-                |file: &str| tree.text(&format!("proc/irq/{irq}/{file}")).filter(|list| !list.is_empty());
-            file("effective_affinity_list")
-                .or_else(|| file("smp_affinity_list"))
-                .unwrap_or_else(|| "?".to_owned())
-        };
-        let placed: Vec<_> = irqs.iter().map(|irq| (irq, named(irq), cores(irq))).collect();
-        let list: Vec<_> =
-            placed.iter().map(|(irq, name, cores)| format!("{irq} {name} → {cores}")).collect();
-        let found = list.join(", ");
-        let isolated = numbers(&tree.text("sys/devices/system/cpu/isolated").unwrap_or_default());
-        let disturbs = |cores: &str| numbers(cores).iter().any(|core| isolated.contains(core));
-        if processes(tree).any(|process| process.name == "irqbalance") {
-            let found = format!("{found}; irqbalance moves them");
-            return Check::closed(NAME, found, "systemctl stop irqbalance");
-        }
-        match placed.iter().find(|(.., cores)| disturbs(cores)) {
-            None => Check::open(NAME, found),
-            Some((irq, ..)) => Check::closed(
-                NAME,
-                format!("{found}; irq {irq} runs on an isolated core"),
-                format!(
-                    "echo 0 > /proc/irq/{irq}/smp_affinity_list   # and so for the others; a core without a worker"
-                ),
-            ),
         }
     }
 }

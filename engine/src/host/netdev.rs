@@ -73,7 +73,7 @@ impl Features {
         let mut socket = Socket::new(NETLINK_GENERIC)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        let family = family_id(&socket)?;
+        let family = family_id::<DevGet>(&socket)?;
         let mut ask = GenlMessage::from_payload(DevGet::Ask { index });
         ask.set_resolved_family_id(family);
         match exchange(&socket, ask)?.payload {
@@ -105,15 +105,19 @@ impl std::fmt::Display for Features {
     }
 }
 
-fn family_id(socket: &Socket) -> io::Result<u16> {
+/// The number the kernel gave the family of `F`.
+pub(super) fn family_id<F: GenlFamily>(socket: &Socket) -> io::Result<u16> {
     let ask = GenlMessage::from_payload(GenlCtrl {
         cmd: GenlCtrlCmd::GetFamily,
-        nlas: vec![GenlCtrlAttrs::FamilyName(DevGet::family_name().to_string())],
+        nlas: vec![GenlCtrlAttrs::FamilyName(F::family_name().to_string())],
     });
     let answer = exchange(socket, ask).map_err(|error| match error.raw_os_error() {
         Some(libc::ENOENT) => io::Error::new(
             io::ErrorKind::Unsupported,
-            "this kernel has no netdev netlink family: Linux 6.3 or later says what devices can do",
+            format!(
+                "this kernel has no {} netlink family: a later one says what devices can do",
+                F::family_name()
+            ),
         ),
         _ => error,
     })?;
@@ -121,11 +125,11 @@ fn family_id(socket: &Socket) -> io::Result<u16> {
         GenlCtrlAttrs::FamilyId(id) => Some(*id),
         _ => None,
     });
-    id.ok_or_else(|| io::Error::other("the kernel gave the netdev family no number"))
+    id.ok_or_else(|| io::Error::other(format!("the kernel gave the {} family no number", F::family_name())))
 }
 
 /// One question, one answer.
-fn exchange<F>(socket: &Socket, ask: GenlMessage<F>) -> io::Result<GenlMessage<F>>
+pub(super) fn exchange<F>(socket: &Socket, ask: GenlMessage<F>) -> io::Result<GenlMessage<F>>
 where
     F: GenlFamily + Emitable + ParseableParametrized<[u8], GenlHeader> + Clone + std::fmt::Debug,
 {

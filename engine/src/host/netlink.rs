@@ -2,7 +2,7 @@
 
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload, NlasIterator};
 use netlink_packet_route::RouteNetlinkMessage as Route;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::tc::TcAttribute;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{Socket, SocketAddr};
@@ -11,8 +11,10 @@ use std::io;
 /// `NLMSG_ERROR`, `NLMSG_DONE` (linux/netlink.h).
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
-/// `NLM_F_REQUEST | NLM_F_DUMP`.
+/// `NLM_F_REQUEST`; and with `NLM_F_DUMP`.
+const REQUEST: u16 = 1;
 const DUMP: u16 = 0x301;
+const RTM_GETLINK: u16 = 18;
 /// Bytes of `struct nlmsghdr`.
 const HEADER: usize = 16;
 
@@ -36,7 +38,6 @@ pub struct Interface {
 /// # Errors
 /// The kernel's.
 pub fn interfaces() -> io::Result<Vec<Interface>> {
-    const RTM_GETLINK: u16 = 18;
     let messages = dump(NETLINK_ROUTE, RTM_GETLINK, &[0; 16])?;
     Ok(route(&messages)
         .filter_map(|message| match message {
@@ -44,6 +45,35 @@ pub fn interfaces() -> io::Result<Vec<Interface>> {
             _ => None,
         })
         .collect())
+}
+
+/// Whether the link of an interface carries, and what it has received.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carrier {
+    /// Up, with a carrier.
+    pub up: bool,
+    /// Packets received since the interface exists.
+    pub rx_packets: u64,
+}
+
+/// Asks about interface `index`.
+///
+/// # Errors
+/// The kernel's: ENODEV when there is none.
+pub fn carrier(index: u32) -> io::Result<Carrier> {
+    // struct ifinfomsg: family, padding, type, index, flags, change.
+    let mut body = [0; 16];
+    body[4..8].copy_from_slice(&index.to_ne_bytes());
+    let messages = ask(NETLINK_ROUTE, RTM_GETLINK, REQUEST, &body)?;
+    let Some(Route::NewLink(link)) = route(&messages).next() else {
+        return Err(io::Error::other("rtnetlink did not answer about the link"));
+    };
+    let up = link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
+    let rx_packets = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Stats64(stats) => Some(stats.rx_packets),
+        _ => None,
+    });
+    Ok(Carrier { up, rx_packets: rx_packets.unwrap_or(0) })
 }
 
 /// Kinds of the queueing disciplines on interface `index`.
@@ -135,16 +165,21 @@ fn interface(link: LinkMessage) -> Interface {
 
 /// Asks for a dump and returns its messages, headers included.
 fn dump(protocol: isize, kind: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    ask(protocol, kind, DUMP, body)
+}
+
+/// Asks for a dump, or for one answer, and returns the messages, headers included.
+fn ask(protocol: isize, kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
     let mut socket = Socket::new(protocol)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
-    let mut ask = Vec::with_capacity(HEADER + body.len());
-    ask.extend(((HEADER + body.len()) as u32).to_ne_bytes());
-    ask.extend(kind.to_ne_bytes());
-    ask.extend(DUMP.to_ne_bytes());
-    ask.extend([0; 8]); // sequence number and port: one question on a socket of its own needs neither
-    ask.extend(body);
-    socket.send(&ask, 0)?;
+    let mut question = Vec::with_capacity(HEADER + body.len());
+    question.extend(((HEADER + body.len()) as u32).to_ne_bytes());
+    question.extend(kind.to_ne_bytes());
+    question.extend(flags.to_ne_bytes());
+    question.extend([0; 8]); // sequence number and port: one question on a socket of its own needs neither
+    question.extend(body);
+    socket.send(&question, 0)?;
     let mut messages = Vec::new();
     loop {
         let (bytes, _) = socket.recv_from_full()?;
@@ -158,6 +193,9 @@ fn dump(protocol: isize, kind: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
                     return if code == 0 { Ok(messages) } else { Err(io::Error::from_raw_os_error(-code)) };
                 }
                 _ => messages.push(message.to_vec()),
+            }
+            if flags != DUMP {
+                return Ok(messages);
             }
             rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
         }
@@ -185,6 +223,8 @@ mod tests {
         let lo = all.iter().find(|interface| interface.name == "lo").expect("every namespace has it");
         assert_eq!((lo.index, lo.kind.as_deref(), lo.peer), (1, None, None));
         assert!(qdiscs(lo.index).is_ok());
+        assert!(carrier(lo.index).is_ok());
+        assert_eq!(carrier(u32::MAX >> 1).unwrap_err().raw_os_error(), Some(libc::ENODEV));
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(super) fn view<'b>(scratch: &mut &'b mut [u8], note: &Opened, limit: usize) 
 }
 
 impl<P: Port + ?Sized> Net<P> {
-    /// Parses, linearises and verifies the chain at the start of `frames`, and notes or counts it. Returns how many frames it
+    /// Parses, linearises and verifies the chain at the start of `frames`, and notes it. Returns how many frames it
     /// has. `used` is how much of the scratch memory earlier chains of the burst have.
     #[cold]
     pub(super) fn open_chain(
@@ -48,20 +48,17 @@ impl<P: Port + ?Sized> Net<P> {
         scratch: &mut [u8],
         used: &mut usize,
         opened: &mut ArrayVec<Opened, BURST>,
-    ) -> usize {
+    ) -> (Result<(), DropReason>, usize) {
         let (result, segments) = match frames.iter().position(|frame| !frame.has(flag::MORE)) {
             Some(last) => (self.open_segments(&frames[..=last], index, scratch, used), last + 1),
             // A port that breaks its promise of whole chains.
             None => (Err(DropReason::Truncated), frames.len()),
         };
-        match result {
-            Ok(note) => {
-                self.stats.received_bytes += u64::from(note.len);
-                opened.push(note);
-            }
-            Err(reason) => self.stats.drop(reason),
-        }
-        segments
+        let result = result.map(|note| {
+            self.stats.received_bytes += u64::from(note.len);
+            opened.push(note);
+        });
+        (result, segments)
     }
 
     fn open_segments(
@@ -113,7 +110,7 @@ impl<P: Port + ?Sized> Net<P> {
     /// Turns a chain around, and says which of its frames the answer takes: a bit each, from the lowest.
     #[cold]
     pub(super) fn answer_chain(
-        &self,
+        &mut self,
         chain: &mut [Frame],
         note: &Opened,
         scratch: &[u8],
@@ -122,7 +119,7 @@ impl<P: Port + ?Sized> Net<P> {
     ) -> Result<u64, DropReason> {
         let head = note.udp as usize + UdpHeader::LEN;
         let room: usize = chain.iter().map(|frame| frame.len() + frame.tailroom()).sum();
-        if len > self.payload_limit(note.path.is_ipv4()) || head + len > room {
+        if !self.fits(&note.path, len) || head + len > room {
             return Err(DropReason::AnswerTooLong);
         }
         let answer = &scratch[note.payload as usize..][..len];
@@ -152,7 +149,9 @@ impl<P: Port + ?Sized> Net<P> {
             let fits = frame.set_len(skip + here);
             debug_assert!(fits, "`here` lies within the room");
             left -= here;
-            frame.set_flags(if left > 0 { flags | flag::MORE } else { flags });
+            // What the device is asked to do stands with the first.
+            let asked = if n == 0 { flags } else { flags & !flag::CHECKSUM_PARTIAL };
+            frame.set_flags(if left > 0 { asked | flag::MORE } else { asked });
             used |= 1 << n;
         }
         Ok(used)

@@ -138,7 +138,7 @@ pub fn subscription(control: Arc<Waker>) -> (Subscription, Publisher) {
 
 /// How to reach a peer: what a packet to it needs besides addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Hop {
+pub(crate) struct Hop {
     pub(super) mac: Mac,
     pub(super) tag: Tag,
     pub(super) local: Address,

@@ -9,12 +9,13 @@
 //! Each check reads only what the checks before it have proven to be there. Bytes after the IP packet (Ethernet pads to 60)
 //! and after the UDP datagram are no part of it. Nothing here counts, keeps or sends anything.
 
+use super::extensions::{self, Upper};
 use super::path::{IPV4, MAC_KNOWN, Path, TAGS_SHIFT, Tag};
 use volley_wire::DropReason;
 use volley_wire::checksum::Sum;
 use volley_wire::ethernet::{self, EthernetHeader, MAX_VLAN_TAGS, Mac, VlanTag, ethertype};
 use volley_wire::ipv4::{Ipv4Header, protocol};
-use volley_wire::ipv6::{self, ExtensionHeader, Ipv6Header};
+use volley_wire::ipv6::Ipv6Header;
 use volley_wire::udp::UdpHeader;
 use zerocopy::FromBytes;
 
@@ -79,15 +80,15 @@ pub fn headers(bytes: &[u8], total: usize, arrival: &Arrival) -> Result<Parsed, 
 
 /// The VLAN tags of a packet.
 #[derive(Clone, Copy, Default)]
-struct Tags {
-    tags: [Tag; MAX_VLAN_TAGS],
-    depth: usize,
+pub(super) struct Tags {
+    pub(super) tags: [Tag; MAX_VLAN_TAGS],
+    pub(super) depth: usize,
 }
 
 /// Takes the tags off: what they are, the EtherType behind them, and what follows. On its own, so that packets without tags
 /// do not carry the variables along.
 #[inline(never)]
-fn tags(mut ethertype: u16, mut rest: &[u8]) -> Result<(Tags, u16, &[u8]), DropReason> {
+pub(super) fn tags(mut ethertype: u16, mut rest: &[u8]) -> Result<(Tags, u16, &[u8]), DropReason> {
     let mut found = Tags::default();
     while ethernet::is_vlan(ethertype) {
         let slot = found.tags.get_mut(found.depth).ok_or(DropReason::VlanDepth)?;
@@ -220,7 +221,7 @@ fn ipv4(bytes: &[u8], total: usize, verify: bool) -> Result<Inner, DropReason> {
 
 #[inline(always)]
 fn ipv6(bytes: &[u8], total: usize) -> Result<Inner, DropReason> {
-    let (header, mut rest) = Ipv6Header::ref_from_prefix(bytes).map_err(|_| DropReason::Runt)?;
+    let (header, rest) = Ipv6Header::ref_from_prefix(bytes).map_err(|_| DropReason::Runt)?;
     if header.version() != 6 {
         return Err(DropReason::Ipv6Version);
     }
@@ -228,35 +229,14 @@ fn ipv6(bytes: &[u8], total: usize) -> Result<Inner, DropReason> {
     if Ipv6Header::LEN + payload_length > total {
         return Err(DropReason::Ipv6PayloadLength);
     }
-    let mut next = header.next_header;
-    let mut left = payload_length;
-    let mut depth = 0;
-    while next != protocol::UDP {
-        if next == protocol::FRAGMENT {
-            return Err(DropReason::Fragment);
-        }
-        if !ipv6::is_skippable(next) {
+    let mut inner = Upper { protocol: header.next_header, bytes: rest, left: payload_length };
+    if inner.protocol != protocol::UDP {
+        inner = extensions::skip(inner)?;
+        if inner.protocol != protocol::UDP {
             return Err(DropReason::NotUdp);
         }
-        if depth == ipv6::MAX_EXTENSION_HEADERS {
-            return Err(DropReason::Ipv6ExtensionLimit);
-        }
-        let truncated = DropReason::Ipv6ExtensionTruncated;
-        let (extension, _) = ExtensionHeader::ref_from_prefix(rest).map_err(|_| truncated)?;
-        let len = extension.header_len();
-        if len > left || len > rest.len() {
-            return Err(truncated);
-        }
-        // Byte 3 of a routing header counts the hops still to visit (RFC 8200, 4.4): with any left, we are not the
-        // destination, and the checksum is over another address.
-        if next == protocol::ROUTING && rest[3] != 0 {
-            return Err(DropReason::SourceRoute);
-        }
-        next = extension.next_header;
-        rest = &rest[len..];
-        left -= len;
-        depth += 1;
     }
+    let Upper { bytes: rest, left, .. } = inner;
     let pair = Sum::ZERO.fixed(&header.source).fixed(&header.destination);
     let udp = udp(rest, left, pair)?;
     if udp.checksum == 0 {
@@ -333,32 +313,32 @@ impl Parsed {
 
 /// An IPv4 address in its IPv6-mapped form.
 #[inline(always)]
-fn map(four: u32) -> [u8; 16] {
+pub(super) fn map(four: u32) -> [u8; 16] {
     ((0xffff_u128 << 32) | u128::from(four)).to_be_bytes()
 }
 
 /// True for IPv4 addresses of no single host: "this network" (RFC 1122, 3.2.1.3), groups, and the limited broadcast.
 #[inline(always)]
-fn is_nobody(address: u32) -> bool {
+pub(super) fn is_nobody(address: u32) -> bool {
     matches!(address >> 24, 0 | 224..=239) || address == u32::MAX
 }
 
 /// True for IPv4 addresses that no packet on a wire may carry.
 #[inline(always)]
-fn is_loopback(address: u32) -> bool {
+pub(super) fn is_loopback(address: u32) -> bool {
     address >> 24 == 127
 }
 
 /// True for IPv6 addresses that no packet on a wire may carry: ::, ::1, and IPv4-mapped ones (RFC 4291).
 #[inline(always)]
-fn is_unusable(address: &[u8; 16]) -> bool {
+pub(super) fn is_unusable(address: &[u8; 16]) -> bool {
     let value = u128::from_be_bytes(*address);
     value <= 1 || value >> 32 == 0xffff
 }
 
 /// True when IPv4 options hold a loose or strict source route. Malformed options are none.
 #[cold]
-fn is_source_routed(mut options: &[u8]) -> bool {
+pub(super) fn is_source_routed(mut options: &[u8]) -> bool {
     const END: u8 = 0;
     const NOP: u8 = 1;
     const LOOSE: u8 = 131;

@@ -66,6 +66,11 @@ impl TxQueue {
         self.frames.is_empty()
     }
 
+    /// Frames that fit.
+    pub(super) fn room(&self) -> usize {
+        self.frames.remaining_capacity()
+    }
+
     /// True when no frame fits.
     pub(super) fn is_full(&self) -> bool {
         self.frames.is_full()

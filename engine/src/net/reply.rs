@@ -13,7 +13,7 @@
 //! from the start. An IPv4 datagram that came without a checksum is answered with one.
 
 use crate::datagram::Opened;
-use crate::frame::{Frame, flag};
+use crate::frame::Frame;
 use volley_wire::checksum::{Sum, udp_nonzero};
 use volley_wire::ethernet::EthernetHeader;
 use volley_wire::ipv4::{Ipv4Header, protocol};
@@ -68,18 +68,24 @@ pub fn turn(frame: &mut Frame, opened: &Opened, len: usize, checksum: Checksum<'
     };
     let Ok((header, payload)) = UdpHeader::mut_from_prefix(rest) else { return gap };
     std::mem::swap(&mut header.source, &mut header.destination);
-    let mut flags = 0;
     match checksum {
         Checksum::Kept => {}
         Checksum::Computed(Some(elsewhere)) => write_udp(header, elsewhere, pair, len),
         Checksum::Computed(None) => write_udp(header, &payload[..len], pair, len),
-        Checksum::Partial => {
-            flags = flag::CHECKSUM_PARTIAL;
-            write_udp_partial(header, pair, len);
-        }
+        Checksum::Partial => write_udp_partial(header, pair, len),
     }
-    frame.set_flags(flags);
+    frame.set_flags(0);
+    if matches!(checksum, Checksum::Partial) {
+        leave_checksum(frame, udp - gap);
+    }
     gap
+}
+
+/// Leaves the checksum of the UDP header at `udp` to the device.
+#[inline(always)]
+pub fn leave_checksum(frame: &mut Frame, udp: usize) {
+    let noted = frame.set_partial_checksum(udp, false);
+    debug_assert!(noted, "UDP begins at {udp}, and headers are even and short");
 }
 
 /// Writes everything but the addresses of an IPv4 header for `payload` bytes; returns the sum of the addresses.

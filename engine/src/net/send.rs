@@ -2,12 +2,12 @@
 
 use super::neighbours::Link;
 use super::path::{IPV4, MAC_KNOWN, TAGS_SHIFT};
-use super::reply::{write_ipv4, write_ipv6, write_udp, write_udp_partial};
+use super::reply::{leave_checksum, write_ipv4, write_ipv6, write_udp, write_udp_partial};
 use super::{Net, Path, Tag};
 use crate::datagram::SendError;
-use crate::frame::{Frame, flag};
+use crate::frame::Frame;
 use crate::port::Port;
-use volley_wire::ethernet::{EthernetHeader, VlanTag, ethertype};
+use volley_wire::ethernet::{EthernetHeader, Mac, VlanTag, ethertype};
 use volley_wire::ipv4::Ipv4Header;
 use volley_wire::ipv6::Ipv6Header;
 use volley_wire::udp::UdpHeader;
@@ -27,7 +27,7 @@ impl<P: Port + ?Sized> Net<P> {
         if path.port != self.index {
             return Err(SendError::NoPort);
         }
-        if len > self.payload_limit(path.is_ipv4()) {
+        if !self.fits(path, len) {
             return Err(SendError::TooLong);
         }
         let path = match path.bits & MAC_KNOWN != 0 {
@@ -49,14 +49,18 @@ impl<P: Port + ?Sized> Net<P> {
         Ok(())
     }
 
-    /// The path with what the control thread knows of the way to its peer.
+    /// The path with what the control thread, or our own neighbour cache, knows of the way to its peer.
     #[cold]
-    fn resolved(&mut self, path: &Path) -> Result<Path, SendError> {
-        let hop = self.neighbours.resolve(path, self.now_ns)?;
+    pub(super) fn resolved(&mut self, path: &Path) -> Result<Path, SendError> {
+        let hop = match &mut self.other.standalone {
+            Some(standalone) => standalone.resolve(path, self.now.ns)?,
+            None => self.neighbours.resolve(path, self.now.ns)?,
+        };
         let mut path = *path;
         path.local = hop.local;
         path.peer_mac = hop.mac;
-        path.local_mac = match (self.neighbours.link(), self.arrival.mac) {
+        let own = self.other.standalone.as_ref().map(|standalone| standalone.mac());
+        path.local_mac = match (self.neighbours.link(), own.or(self.arrival.mac)) {
             (Some(Link::Present { mac, .. }), _) | (_, Some(mac)) => mac,
             _ => return Err(SendError::NoRoute),
         };
@@ -66,7 +70,15 @@ impl<P: Port + ?Sized> Net<P> {
         Ok(path)
     }
 
-    fn empty_frame(&mut self) -> Option<Frame> {
+    /// Where packets of `path` go next; asked for, if that is not known.
+    ///
+    /// # Errors
+    /// [`SendError::Unresolved`] until somebody answers, [`SendError::NoRoute`] when nobody can.
+    pub fn next_hop(&mut self, path: &Path) -> Result<Mac, SendError> {
+        self.resolved(path).map(|path| path.peer_mac)
+    }
+
+    pub(super) fn empty_frame(&mut self) -> Option<Frame> {
         if self.spare.is_empty() {
             self.port.alloc(&mut self.spare, SPARE);
         }
@@ -84,11 +96,8 @@ impl<P: Port + ?Sized> Net<P> {
         if !frame.set_len(ip + ip_len + UdpHeader::LEN + len) {
             return false;
         }
-        frame.set_queue(match self.info.queues.contains(&path.queue) {
-            true => path.queue,
-            false => self.info.queues.first().copied().unwrap_or(0),
-        });
-        frame.set_flags(if self.tx_checksum { flag::CHECKSUM_PARTIAL } else { 0 });
+        frame.set_queue(self.tx_queue(path.queue));
+        frame.set_flags(0);
 
         let bytes = frame.bytes_mut();
         let Ok((ethernet, mut rest)) = EthernetHeader::mut_from_prefix(bytes) else { return false };
@@ -120,7 +129,10 @@ impl<P: Port + ?Sized> Net<P> {
         header.destination.set(path.peer_port);
         fill(payload);
         match self.tx_checksum {
-            true => write_udp_partial(header, pair, len),
+            true => {
+                write_udp_partial(header, pair, len);
+                leave_checksum(frame, ip + ip_len);
+            }
             false => write_udp(header, payload, pair, len),
         }
         true

@@ -11,6 +11,8 @@ use volley_wire::ipv4::protocol;
 mod chains;
 mod properties;
 mod sends;
+mod standalone;
+mod streams;
 
 const OURS: Mac = [2, 0, 0, 0, 0, 2];
 const V4: (&str, &str) = ("10.1.0.2:5000", "10.1.0.1:7777");
@@ -68,10 +70,12 @@ impl Wired {
             }
             loop {
                 let mut views = Datagrams::new();
+                verdicts.clear();
                 if self.net.open(&mut batch, &mut views) == 0 {
+                    drop(views);
+                    self.net.settle(&mut batch, &verdicts);
                     break;
                 }
-                verdicts.clear();
                 for mut view in views {
                     app(&mut view);
                     verdicts.push(view.verdict());

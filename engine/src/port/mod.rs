@@ -14,6 +14,8 @@
 
 #[cfg(target_os = "linux")]
 pub mod af_xdp;
+#[cfg(all(target_os = "linux", feature = "dpdk"))]
+pub mod dpdk;
 mod memory;
 mod pcap;
 mod replay;
@@ -22,9 +24,9 @@ pub use memory::{MemoryConfig, MemoryPort, MemoryWire, Refused, Transmitted};
 pub use pcap::{PcapError, PcapPort};
 pub use replay::{ReplayConfig, ReplayPort};
 
+use crate::datagram::RawFd;
 use crate::frame::{Burst, Ledger};
 use serde::Serialize;
-use std::os::fd::RawFd;
 use volley_wire::ethernet::Mac;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -64,7 +66,8 @@ pub struct PortStats {
     pub rx_ring_full: u64,
     /// Packets the kernel dropped for other reasons (no memory, too long for a frame).
     pub rx_dropped: u64,
-    /// Packets the kernel dropped because no frame was posted.
+    /// Packets the kernel dropped because no frame was posted. (In zero-copy mode the device drops them, and its own statistics
+    /// count them.)
     pub fill_ring_empty: u64,
     /// Received packets dropped because they were spread over more frames than [`PortInfo::max_segments`].
     pub chains_dropped: u64,
@@ -72,6 +75,36 @@ pub struct PortStats {
     pub invalid_descriptors: u64,
     /// System calls made to wake the kernel.
     pub wakeups: u64,
+    /// Nanoseconds a worker has been busy above the driver with the frames of [`PortStats::work_frames`]; measured over DPDK, when
+    /// asked for.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub work_ns: u64,
+    /// The frames.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub work_frames: u64,
+    /// The bursts they came in.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub work_bursts: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// Counters of one queue since its port was opened: what tells whether it moves.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct QueueCounters {
+    /// Frames received.
+    pub rx_frames: u64,
+    /// Frames accepted for transmit.
+    pub tx_frames: u64,
+    /// Frames whose buffer came back after transmit.
+    pub tx_completed: u64,
+    /// Times the device was asked to transmit.
+    pub tx_wakeups: u64,
 }
 
 /// A queue pair, or several, of one device, owned by one worker.
@@ -102,6 +135,12 @@ pub trait Port: Send {
     /// Counters so far.
     fn stats(&self) -> PortStats;
 
+    /// Counters of the queue at place `at` of [`PortInfo::queues`]; all zero for ports that do not tell.
+    fn queue_counters(&self, at: usize) -> QueueCounters {
+        let _ = at;
+        QueueCounters::default()
+    }
+
     /// Stops receiving: nothing more is posted, what arrives from now on is the kernel's. Transmit goes on.
     fn stop_rx(&mut self);
 
@@ -113,6 +152,11 @@ pub trait Port: Send {
 
     /// The device is gone (unplugged, unregistered); the reason, once it is known.
     fn failure(&self) -> Option<String> {
+        None
+    }
+
+    /// How long an idle worker may leave the port alone, in ns, when the device wakes nobody. `None`: its descriptors do.
+    fn nap_ns(&self) -> Option<u64> {
         None
     }
 

@@ -2,7 +2,9 @@
 
 use crate::datagram::{DatagramPort, DatagramStats};
 use crate::frame::Ledger;
+use crate::net::standalone::StandaloneStats;
 use crate::port::PortStats;
+use crate::stream::{StreamPort, StreamStats};
 use crossbeam_utils::CachePadded;
 use serde::Serialize;
 use std::marker::PhantomData;
@@ -25,6 +27,8 @@ pub struct LoopStats {
     pub bursts: u64,
     /// Frames (or kernel buffers) in those bursts.
     pub frames: u64,
+    /// Events of streams.
+    pub stream_events: u64,
     /// Ticks called.
     pub ticks: u64,
     /// Ticks that could not be called in time and were left out.
@@ -41,7 +45,7 @@ pub struct LoopStats {
     pub jobs_panicked: u64,
 }
 
-/// Everything one datagram port counts.
+/// Everything one port counts.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -53,12 +57,27 @@ pub struct PortCounters {
     pub port: PortStats,
     /// Where the frames are.
     pub ledger: Ledger,
+    /// In streams, of ports that carry them.
+    pub streams: StreamStats,
+    /// In messages, of a port without a kernel behind it: ARP, neighbour discovery, echo, path MTUs.
+    pub standalone: StandaloneStats,
 }
 
 impl PortCounters {
     /// What `port` counts now.
     pub fn of(port: &dyn DatagramPort) -> PortCounters {
-        PortCounters { datagrams: port.stats(), port: port.port_stats(), ledger: port.ledger() }
+        PortCounters {
+            datagrams: port.stats(),
+            port: port.port_stats(),
+            ledger: port.ledger(),
+            streams: port.stream_stats(),
+            standalone: port.standalone_stats(),
+        }
+    }
+
+    /// What a stream port counts now.
+    pub fn of_streams(port: &dyn StreamPort) -> PortCounters {
+        PortCounters { streams: port.stats(), ledger: port.ledger(), ..PortCounters::default() }
     }
 }
 

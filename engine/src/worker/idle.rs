@@ -5,9 +5,9 @@
 //! last time, so a message posted in between is never missed (see [`super::mailbox`]).
 
 use super::mailbox::Waker;
+use crate::datagram::RawFd;
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 
 /// What to do when a turn found nothing.

@@ -27,7 +27,7 @@ pub use idle::{IdlePolicy, Sleeper};
 pub use mailbox::{Mailboxes, PostError, Waker};
 pub use run::{End, Run, Stop, run};
 pub use timers::{TimerId, Timers};
-pub use turn::{Board, Turn, Worker, WorkerConfig};
+pub use turn::{Board, Exchange, Turn, Worker, WorkerConfig};
 
 #[cfg(test)]
 mod tests;

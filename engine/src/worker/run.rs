@@ -2,7 +2,7 @@
 
 use super::clock::Clock;
 use super::idle::{IdlePolicy, Sleeper};
-use super::turn::{Board, Worker};
+use super::turn::{Board, Exchange, Worker};
 use crate::app::App;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,11 +65,13 @@ pub struct Run<'r> {
     pub board: &'r Board,
     /// Called when a port (its index, the reason) is gone; the worker goes on with the others.
     pub on_failure: &'r mut dyn FnMut(usize, String),
+    /// Called with every look after the house, between two turns: it may exchange ports, and says whether it did.
+    pub exchange: &'r mut dyn FnMut(&mut Exchange<'_>) -> bool,
 }
 
 /// Runs `worker` until it is asked to stop and has drained.
 pub fn run<A: App>(worker: &mut Worker<A>, sleeper: &mut Sleeper, run: Run<'_>) -> End {
-    let Run { idle, drain_ns, stop, board, on_failure } = run;
+    let Run { idle, drain_ns, stop, board, on_failure, exchange } = run;
     let mut clock = Clock::new();
     sleeper.watch(worker.poll_fds());
     let mut now = clock.now();
@@ -86,6 +88,10 @@ pub fn run<A: App>(worker: &mut Worker<A>, sleeper: &mut Sleeper, run: Run<'_>) 
             while let Some((port, reason)) = worker.failed_port() {
                 sleeper.watch(worker.poll_fds());
                 on_failure(port, reason);
+            }
+            if exchange(&mut worker.exchange()) {
+                sleeper.watch(worker.poll_fds());
+                worker.publish(board);
             }
         }
         if stop.is_requested() && !worker.is_stopping() {
@@ -108,7 +114,7 @@ pub fn run<A: App>(worker: &mut Worker<A>, sleeper: &mut Sleeper, run: Run<'_>) 
         worker.publish(board);
         let longest = if worker.is_drained() { SLEEP_MAX_NS } else { SLEEP_UNDRAINED_NS };
         let deadline = worker.next_deadline().map_or(longest, |at| at.saturating_sub(now.ns).min(longest));
-        if deadline == 0 {
+        if deadline == 0 || worker.before_sleep() {
             continue;
         }
         if sleeper.sleep(deadline, || worker.has_messages() || stop.is_requested() != worker.is_stopping())

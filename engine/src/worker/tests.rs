@@ -363,7 +363,7 @@ fn the_loop_sleeps_wakes_drains_and_publishes() {
     let mut other = mesh.remove(1);
     let helpers = Helpers::new(1, wakers[0].clone());
     let stop = Stop::new();
-    let board = Arc::new(Board::new(1));
+    let board = Arc::new(Board::new(1, 0));
     let (thread_stop, thread_board) = (stop.clone(), board.clone());
     arrive(&wire, &[b"first"]);
     let thread = std::thread::spawn(move || {
@@ -380,6 +380,7 @@ fn the_loop_sleeps_wakes_drains_and_publishes() {
                 stop: &thread_stop,
                 board: &thread_board,
                 on_failure: &mut |port, reason| failures.push((port, reason)),
+                exchange: &mut |_| false,
             },
         );
         (end, worker.app().lines.len(), failures)
@@ -419,7 +420,7 @@ fn draining_ends_at_its_deadline() {
     let stop = Stop::new();
     stop.request();
     let mut sleeper = Sleeper::new().unwrap();
-    let board = Board::new(1);
+    let board = Board::new(1, 0);
     let end = run(
         &mut worker,
         &mut sleeper,
@@ -429,6 +430,7 @@ fn draining_ends_at_its_deadline() {
             stop: &stop,
             board: &board,
             on_failure: &mut |_, _| {},
+            exchange: &mut |_| false,
         },
     );
     assert_eq!(end, End::TimedOut);

@@ -22,11 +22,21 @@
 //! # drop(socket);
 //! ```
 #![cfg(target_os = "linux")]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+mod flood;
+mod impair;
+mod machine;
 mod netns;
+mod ports;
+mod tun;
 
-pub use netns::{Netns, in_ns};
+pub use flood::Flood;
+pub use impair::{Counts, Direction, Impair, Impairment};
+pub use machine::{Turn, turn_at};
+pub use netns::{Netns, in_fresh_ns, in_ns};
+pub use ports::free_port;
+pub use tun::{Kind, Tun};
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::Command;
@@ -89,6 +99,8 @@ pub struct Lab {
     peer: Netns,
     engine_if: String,
     peer_if: String,
+    /// Namespaces behind the peer.
+    behind: Vec<Netns>,
 }
 
 impl Lab {
@@ -115,6 +127,7 @@ impl Lab {
             peer: Netns::named(&format!("{name}-lab")),
             engine_if: format!("{name}0"),
             peer_if: format!("{name}1"),
+            behind: Vec::new(),
             name,
         };
         let mut up = Command::new(SCRIPT);
@@ -163,6 +176,79 @@ impl Lab {
         &self.peer_if
     }
 
+    /// A host behind the peer, which becomes a router: the first has 10.78.0.2 and fd78::2, the next 10.79.0.2, and so on. Its
+    /// gateway, the router's end of the link, is .1; the router's interface towards it is [`Host::router_if`].
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn host_behind_peer(&mut self) -> Host {
+        let n = self.behind.len();
+        assert!(n < 10, "names and addresses are for ten");
+        let (net, far_if, router_if) = (78 + n, format!("{}h{n}", self.name), format!("{}r{n}", self.name));
+        let netns = Netns::named(&format!("{}-h{n}", self.name));
+        let run = |words: &str| {
+            let mut words = words.split(' ');
+            let mut command = Command::new(words.next().unwrap_or_default());
+            command.args(words);
+            netns::run(command);
+        };
+        run(&format!("ip netns add {}", netns.name()));
+        self.behind.push(netns.clone());
+        run(&format!(
+            "ip link add {router_if} netns {} type veth peer name {far_if} netns {}",
+            self.peer.name(),
+            netns.name()
+        ));
+        for (inside, name, last) in [(&self.peer, &router_if, 1), (&netns, &far_if, 2)] {
+            for words in [
+                // What is forwarded must have its checksum.
+                format!("ethtool -K {name} tx off tso off gso off gro off"),
+                format!("ip address add 10.{net}.0.{last}/24 dev {name}"),
+                format!("ip address add fd{net}::{last}/64 dev {name} nodad"),
+                format!("ip link set {name} up"),
+            ] {
+                inside.exec(words.split(' '));
+            }
+        }
+        netns.exec(["ip", "link", "set", "lo", "up"]);
+        netns.exec(["ip", "route", "add", "default", "via", &format!("10.{net}.0.1")]);
+        netns.exec(["ip", "-6", "route", "add", "default", "via", &format!("fd{net}::1")]);
+        self.peer.exec(["sysctl", "-q", "-w", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"]);
+        self.engine.exec([
+            "ip",
+            "route",
+            "add",
+            &format!("10.{net}.0.0/24"),
+            "via",
+            &PEER_IPV4.to_string(),
+        ]);
+        self.engine.exec([
+            "ip",
+            "-6",
+            "route",
+            "add",
+            &format!("fd{net}::/64"),
+            "via",
+            &PEER_IPV6.to_string(),
+        ]);
+        Host {
+            netns,
+            interface: far_if,
+            router_if,
+            ipv4: Ipv4Addr::new(10, net as u8, 0, 2),
+            // The hexadecimal digits are the decimal ones of the IPv4 network.
+            ipv6: format!("fd{net}::2").parse().unwrap_or(Ipv6Addr::UNSPECIFIED),
+        }
+    }
+
+    /// Takes the link in hand, at the peer's end and for both directions; it does nothing until it is told what.
+    ///
+    /// # Panics
+    /// As [`Impair::attach`].
+    pub fn impair(&self) -> Impair {
+        Impair::attach(&self.peer, &self.peer_if, &format!("{}i", self.name))
+    }
+
     /// The MAC of the engine's interface.
     pub fn engine_mac(&self) -> [u8; 6] {
         self.engine.mac(&self.engine_if)
@@ -174,8 +260,24 @@ impl Lab {
     }
 }
 
+/// A host behind the peer of a lab; it goes with the lab.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Its namespace.
+    pub netns: Netns,
+    /// Its interface.
+    pub interface: String,
+    /// The router's interface on the link to it, in the namespace of the lab's peer.
+    pub router_if: String,
+    /// Its addresses.
+    pub ipv4: Ipv4Addr,
+    /// Its addresses.
+    pub ipv6: Ipv6Addr,
+}
+
 impl Drop for Lab {
     fn drop(&mut self) {
+        self.behind.iter().for_each(|netns| delete(netns.name()));
         down(&self.name);
     }
 }
@@ -188,17 +290,34 @@ fn down(name: &str) {
     }
 }
 
+fn delete(netns: &str) {
+    let outcome = Command::new("ip").args(["netns", "delete", netns]).output();
+    if !outcome.as_ref().is_ok_and(|output| output.status.success()) {
+        eprintln!("namespace {netns} could not be removed: {outcome:?}");
+    }
+}
+
 /// Removes the labs of test processes that are gone: a killed one cannot clean up after itself.
 fn sweep() {
-    let Ok(entries) = std::fs::read_dir(STATE_DIR) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.strip_prefix("vt").and_then(|rest| rest.split_once('-'));
-        let Some(pid) = pid.and_then(|(pid, _)| u32::from_str_radix(pid, 16).ok()) else { continue };
-        if !std::path::Path::new(&format!("/proc/{pid}")).exists() {
-            down(&name);
+    orphans(STATE_DIR).iter().for_each(|name| down(name));
+    // What stood behind their peers.
+    for name in orphans("/run/netns") {
+        if name.rsplit_once("-h").is_some_and(|(_, number)| number.parse::<u8>().is_ok()) {
+            delete(&name);
         }
     }
+}
+
+/// Names in a directory that begin with the mark of a test process that is gone.
+fn orphans(directory: &str) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let is_orphan = |name: &String| {
+        let pid = name.strip_prefix("vt").and_then(|rest| rest.split_once('-'));
+        let pid = pid.and_then(|(pid, _)| u32::from_str_radix(pid, 16).ok());
+        pid.is_some_and(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists())
+    };
+    names.filter(is_orphan).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! One named network namespace: commands and closures in it.
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::path::PathBuf;
@@ -78,6 +78,22 @@ pub fn in_ns<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
             File::open(&path).unwrap_or_else(|error| panic!("namespace {}: {error}", path.display()));
         setns(&file, CloneFlags::CLONE_NEWNET)
             .unwrap_or_else(|error| panic!("setns {}: {error}", path.display()));
+        work()
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(inside).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Runs `work` on a fresh thread in a network namespace that nobody else has, and that ends with it and what it opened. Commands
+/// it starts run in there, too.
+///
+/// # Panics
+/// When there is no privilege for it, and with `work`'s own panic.
+pub fn in_fresh_ns<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let inside = move || {
+        unshare(CloneFlags::CLONE_NEWNET)
+            .unwrap_or_else(|error| panic!("a new network namespace: {error}"));
         work()
     };
     std::thread::scope(|scope| {

@@ -1,7 +1,9 @@
 //! AF_XDP ports over a real veth pair, in network namespaces of their own. Needs root.
 #![cfg(target_os = "linux")]
 
+mod checksum;
 mod redirect;
+mod standalone;
 
 use redirect::Redirect;
 use std::time::{Duration, Instant};

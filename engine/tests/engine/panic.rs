@@ -53,10 +53,8 @@ fn a_worker_that_panics_leaves_its_queue_to_the_kernel_and_the_others_go_on() {
             panic!("another notice");
         };
         assert!(message.contains("asked to panic"), "{message}");
-        if worker == 1 {
-            // The first worker has the kernel sockets: what the other's queue gets is still answered, through them.
-            many_flows(&lab);
-        }
+        // What the dead one's queue gets is still answered, through the kernel sockets, which the other inherits if need be.
+        many_flows(&lab);
         let report = engine.stop().unwrap();
         assert_eq!(report.workers[worker].state, "panicked");
         assert_eq!(report.workers[1 - worker].state, "drained");
@@ -66,7 +64,7 @@ fn a_worker_that_panics_leaves_its_queue_to_the_kernel_and_the_others_go_on() {
             (0, 1),
             "{report}"
         );
-        assert_eq!(report.total.via_kernel > 0, worker == 1, "{report}");
+        assert!(report.total.via_kernel > 0, "{report}");
     }
 }
 

@@ -113,6 +113,7 @@ impl Wire {
                 ports: Wire::PORT..=Wire::PORT,
                 addresses: vec![],
                 action: Action::Redirect { unbound: Unbound::Pass },
+                syn_limit: None,
             };
             steering.claim("test-wire", &[rule]).unwrap();
             Wire { port, _steering: steering, queues }

@@ -86,6 +86,14 @@ reasons! {
     Unresolved = "unresolved",
     /// The kernel or device refused to send it.
     TxRefused = "tx_refused",
+    /// Steering leaves it to the kernel, and no kernel stands behind the port.
+    NotSteered = "not_steered",
+    /// ARP, neighbour discovery or ICMP that is malformed, or that says what its sender cannot know.
+    BadControl = "bad_control",
+    /// More ARP, neighbour discovery or ICMP than is answered in a second.
+    RateLimited = "rate_limited",
+    /// For the kernel, whose port takes no more.
+    ExceptionFull = "exception_full",
     /// The port went away or the engine is shutting down.
     PortClosed = "port_closed",
 }

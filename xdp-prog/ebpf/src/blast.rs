@@ -20,7 +20,7 @@ static EXPECT: Array<Expect, 1> = Array::new();
 #[btf_map(name = "volley_answers")]
 static ANSWERS: PerCpuArray<Answers, 1> = PerCpuArray::new();
 
-/// Furthest a UDP header may stand from the start of a template, bytes; keeps the verifier's arithmetic small.
+/// Furthest an IP or UDP header may stand from the start of a template, bytes; keeps the verifier's arithmetic small.
 const MAX_UDP_OFFSET: usize = 0xff;
 
 const _: () = assert!(size_of::<Changing>() == 8 + Stamp::OFFSET + Stamp::LEN);
@@ -44,7 +44,11 @@ fn volley_blast(ctx: XdpContext) -> u32 {
     // SAFETY: the value is this CPU's own, and nothing else runs the generator on this CPU.
     let blast = unsafe { &mut *blast };
     let offset = usize::from(blast.udp_offset) & MAX_UDP_OFFSET;
-    let Some(header) = Linear::of(&ctx).at::<Changing>(offset) else {
+    let frame = Linear::of(&ctx);
+    let ip_length = frame.at::<[u8; 2]>(usize::from(blast.ip_length_offset) & MAX_UDP_OFFSET);
+    let ip_sum = frame.at::<[u8; 2]>(usize::from(blast.ip_sum_offset) & MAX_UDP_OFFSET);
+    let header = frame.at::<Changing>(offset);
+    let (Some(ip_length), Some(ip_sum), Some(header)) = (ip_length, ip_sum, header) else {
         blast.refused += 1;
         return XDP_DROP;
     };
@@ -54,9 +58,12 @@ fn volley_blast(ctx: XdpContext) -> u32 {
     let sent_ns = unsafe { bpf_ktime_get_ns() }.to_le();
     let source_port = blast.first_port.wrapping_add(blast.flow as u16).to_be();
     let checksum = checksum(blast.base_sum, source_port, id, sent_ns);
-    // SAFETY: `at` checked that the whole of `Changing` lies within the frame, which is the program's own.
+    // SAFETY: `at` checked that each of them lies within the frame, which is the program's own.
     unsafe {
+        *ip_length = blast.ip_length.to_ne_bytes();
+        *ip_sum = blast.ip_sum.to_ne_bytes();
         (*header).source_port = source_port;
+        (*header).length = blast.udp_length;
         (*header).checksum = checksum;
         (*header).id = id;
         (*header).sent_ns = sent_ns;

@@ -1,14 +1,15 @@
 //! `volley_steer`: the steering program; and `volley_guarded`, the same for a loader without CAP_PERFMON.
 
+use core::cell::Cell;
 use core::mem::offset_of;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT};
 use aya_ebpf::btf_maps::{Array, PerCpuArray, XskMap};
-use aya_ebpf::helpers::bpf_redirect_map;
+use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_redirect_map};
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use volley_steer::abi::{
-    COUNTER_SLOTS, Counter, Counters, MAX_LISTS, MAX_QUEUES, RuleList, RuleTable, Rules, active_half,
+    COUNTER_SLOTS, Counter, Counters, MAX_BUCKETS, MAX_LISTS, MAX_QUEUES, RuleList, RuleTable, Rules, active_half,
 };
 use volley_steer::{Env, Protocol, Unbound, Verdict};
 
@@ -24,6 +25,9 @@ pub static SOCKETS: XskMap<{ MAX_QUEUES as usize }> = XskMap::new();
 
 #[btf_map(name = "volley_counters")]
 static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
+
+#[btf_map(name = "volley_buckets")]
+static BUCKETS: PerCpuArray<u64, { MAX_BUCKETS as usize }> = PerCpuArray::new();
 
 /// `BPF_F_MMAPABLE`: the loader writes rules in place.
 const MMAPABLE: usize = 1 << 10;
@@ -74,6 +78,19 @@ impl<const GUARDED: bool> Env for Kernel<'_, GUARDED> {
         // Else the compiler prepares all three outcomes before it looks at this one.
         core::hint::cold_path();
         if unbound == Unbound::Pass { Verdict::Pass } else { Verdict::Drop }
+    }
+
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn bucket(&self, number: u32) -> Option<&Cell<u64>> {
+        let word = BUCKETS.get_ptr_mut(number)?;
+        // SAFETY: the value is this CPU's own, and a program is not interrupted by another of its kind; a `Cell` is what it holds.
+        Some(unsafe { &*word.cast::<Cell<u64>>() })
     }
 
     #[inline(always)]

@@ -5,6 +5,7 @@
 //! | [`maps::RULES`] | array, mappable | 0 | [`Rules`]: version, generation, both halves |
 //! | [`maps::SOCKETS`] | XSKMAP | receive queue | AF_XDP socket |
 //! | [`maps::COUNTERS`] | per-CPU array | 0 | [`Counters`] |
+//! | [`maps::BUCKETS`] | per-CPU array | [`RuleEntry::bucket`] | `u64`, see [`crate::bucket`] |
 //! | [`maps::BLASTS`] | per-CPU array | 0 | [`Blast`](crate::blast::Blast) |
 //! | [`maps::EXPECT`] | array | 0 | [`Expect`](crate::blast::Expect) |
 //! | [`maps::ANSWERS`] | per-CPU array | 0 | [`Answers`](crate::blast::Answers) |
@@ -22,7 +23,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of everything in this module. A pinned program of another version is refused, not guessed at.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Milliseconds between switching halves and writing the half that was switched away from.
 ///
@@ -56,6 +57,8 @@ pub mod maps {
     pub const SOCKETS: &str = "volley_sockets";
     /// Verdict counters per CPU.
     pub const COUNTERS: &str = "volley_counters";
+    /// Token buckets of rules with a limit on SYNs, per CPU.
+    pub const BUCKETS: &str = "volley_buckets";
     /// What the generator sends.
     pub const BLASTS: &str = "volley_blasts";
     /// Which packets the generator counts as answers.
@@ -76,6 +79,9 @@ pub const MAX_LISTS: usize = 1024;
 
 /// Rules per (protocol, port): bounds the work per packet.
 pub const MAX_RULES_PER_PORT: usize = 4;
+
+/// Rules with a limit on SYNs: entries of [`maps::BUCKETS`] (8 bytes each and CPU).
+pub const MAX_BUCKETS: u32 = 1024;
 
 /// The head of [`Rules`].
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,7 +115,7 @@ pub const fn active_half(generation: u32) -> u32 {
     generation & 1
 }
 
-/// Value of [`maps::RULES`]. About 800 KiB; all zeroes is valid, without rules.
+/// Value of [`maps::RULES`]. About 900 KiB; all zeroes is valid, without rules.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Clone, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Rules {
@@ -119,7 +125,7 @@ pub struct Rules {
     pub halves: [RuleTable; 2],
 }
 
-/// One half of [`Rules`]: for each port the number of its list, and the lists. About 430 KiB.
+/// One half of [`Rules`]: for each port the number of its list, and the lists. About 450 KiB.
 ///
 /// All zeroes is a valid table without rules: everything is passed.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Clone, Debug, PartialEq, Eq)]
@@ -157,6 +163,12 @@ pub struct RuleEntry {
     pub unbound: u8,
     /// Zero.
     pub reserved: u8,
+    /// In the long run there is one SYN in so many ns on each CPU; 0: no limit. TCP only.
+    pub syn_interval_ns: u32,
+    /// SYNs that may come at once.
+    pub syn_burst: u32,
+    /// The rule's token bucket, below [`MAX_BUCKETS`]. Rules made from one statement share one.
+    pub bucket: u32,
 }
 
 /// Values of [`RuleEntry::family`]: a set of bits.
@@ -221,7 +233,7 @@ counters! {
     Arp = "arp",
     /// Passed: neither IPv4, IPv6 nor ARP.
     EtherType = "ethertype",
-    /// Passed: IP, but neither UDP nor TCP (ICMP, IPsec, tunnels).
+    /// Passed: IP, but neither UDP nor TCP (IPsec, tunnels, ICMP that is no error about a port with rules).
     OtherProtocol = "other_protocol",
     /// Passed: a piece of a fragmented datagram; the kernel puts it together.
     Fragment = "fragment",
@@ -245,6 +257,10 @@ counters! {
     Ipv6ExtensionTruncated = "ipv6_extension_truncated",
     /// Passed: more IPv6 extension headers than are followed.
     Ipv6ExtensionLimit = "ipv6_extension_limit",
+    /// Redirected: an ICMP or ICMPv6 error about a datagram from a port whose rule redirects.
+    IcmpRedirected = "icmp_redirected",
+    /// Dropped: a SYN beyond its rule's rate on this CPU.
+    SynLimited = "syn_limited",
 }
 
 impl core::fmt::Display for Counter {

@@ -7,7 +7,11 @@
 //! ```
 //!
 //! The program writes a [`Stamp`] near the start of the UDP payload of the template, the source port and the
-//! UDP checksum; it touches nothing else. A template that is too short for the stamp is not sent.
+//! UDP checksum. A template that is too short for the stamp is not sent.
+//!
+//! The kernel fills a live frame's page from the template once and then sends the page again and again, as its
+//! receiver left it. A receiver that merges packets (UDP GRO) leaves other lengths and checksums, so those of IP and UDP
+//! are written into every frame.
 
 use zerocopy::byteorder::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -55,6 +59,18 @@ pub struct Blast {
     pub first_port: u16,
     /// Bytes from the start of the frame to the UDP header.
     pub udp_offset: u16,
+    /// UDP length, as it lies in memory.
+    pub udp_length: u16,
+    /// Bytes from the start of the frame to the IP header's length field.
+    pub ip_length_offset: u16,
+    /// The IP header's length, as it lies in memory.
+    pub ip_length: u16,
+    /// Bytes from the start of the frame to the IP header's checksum. IPv6 has none: the length once more.
+    pub ip_sum_offset: u16,
+    /// What stands there, as it lies in memory.
+    pub ip_sum: u16,
+    /// Zero.
+    pub reserved: [u16; 3],
 }
 
 /// Value of [`maps::EXPECT`](crate::abi::maps::EXPECT): which packets are answers.

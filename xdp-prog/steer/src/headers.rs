@@ -22,8 +22,10 @@ pub struct Datagram {
     pub source_port: u16,
     /// Destination port, host order.
     pub destination_port: u16,
-    /// Bytes from the start of the frame to the UDP or TCP header.
+    /// Bytes from the start of the frame to the UDP or TCP header, or to the ICMP header of an error.
     pub offset: usize,
+    /// It is an ICMP or ICMPv6 error about a TCP segment that was sent from here: "destination" is its source, us.
+    pub error: bool,
 }
 
 /// What nearly every game packet over IPv4 begins with: no tag, no options. Cut into words that are compared at
@@ -78,6 +80,7 @@ pub fn find_plain<P: Packet + ?Sized>(packet: &P) -> Option<Datagram> {
         source_port: plain.udp.source.get(),
         destination_port: plain.udp.destination.get(),
         offset: EthernetHeader::LEN + Ipv4Header::LEN,
+        error: false,
     })
 }
 
@@ -118,6 +121,10 @@ fn ipv4<P: Packet + ?Sized>(packet: &P, offset: usize) -> Result<Datagram, Count
     if header.is_fragment() {
         return Err(Counter::Fragment);
     }
+    if header.protocol == protocol::ICMP {
+        let left = usize::from(header.total_length.get()).saturating_sub(header_len);
+        return icmp(packet, offset + header_len, left, header.destination);
+    }
     let protocol = transport(header.protocol)?;
     // Otherwise the "ports" would be padding behind the datagram.
     if usize::from(header.total_length.get()) < header_len + least_len(protocol) {
@@ -156,11 +163,95 @@ fn ipv6<P: Packet + ?Sized>(packet: &P, offset: usize) -> Result<Datagram, Count
     if next == protocol::FRAGMENT {
         return Err(Counter::Fragment);
     }
+    if next == protocol::ICMPV6 {
+        let left = usize::from(header.payload_length.get()).saturating_sub(extensions);
+        return icmpv6(packet, offset + Ipv6Header::LEN + extensions, left, header.destination);
+    }
     let protocol = transport(next)?;
     if usize::from(header.payload_length.get()) < extensions + least_len(protocol) {
         return Err(Counter::Ipv6PayloadLength);
     }
     ports(packet, offset + Ipv6Header::LEN + extensions, protocol, Address::v6(header.destination))
+}
+
+/// An ICMP error (RFC 792) and what it quotes: a header without options, as we send them, and the ports.
+#[derive(FromBytes, Unaligned, KnownLayout, Immutable, Clone, Copy)]
+#[repr(C)]
+struct Icmp {
+    kind: u8,
+    code_checksum_rest: [u8; 7],
+    quoted: Ipv4Header,
+    ports: TcpPorts,
+    more: [u8; 4],
+}
+
+/// The same of ICMPv6 (RFC 4443); our packets have no extension headers.
+#[derive(FromBytes, Unaligned, KnownLayout, Immutable, Clone, Copy)]
+#[repr(C)]
+struct Icmpv6 {
+    kind: u8,
+    code_checksum_rest: [u8; 7],
+    quoted: Ipv6Header,
+    ports: TcpPorts,
+    more: [u8; 4],
+}
+
+/// Destination unreachable, time exceeded, parameter problem: errors, which quote. `left` is what the IP header leaves for ICMP.
+///
+/// Only those about TCP are found: the kernel keeps no connection for it, whereas a port of UDP has a socket of the kernel's too,
+/// and what it learns of the path is of use to both.
+#[inline(always)]
+fn icmp<P: Packet + ?Sized>(
+    packet: &P,
+    offset: usize,
+    left: usize,
+    to: [u8; 4],
+) -> Result<Datagram, Counter> {
+    if left < size_of::<Icmp>() {
+        return Err(Counter::OtherProtocol);
+    }
+    let Some(error) = packet.load::<Icmp>(offset) else { return Err(Counter::OtherProtocol) };
+    let quoted = &error.quoted;
+    let plain = quoted.version_ihl == 0x45 && !quoted.is_fragment() && quoted.protocol == protocol::TCP;
+    // To whom it says that its packet did not arrive, must be who sent it.
+    if !matches!(error.kind, 3 | 11 | 12) || !plain || quoted.source != to {
+        return Err(Counter::OtherProtocol);
+    }
+    Ok(Datagram {
+        protocol: Protocol::Tcp,
+        destination: Address::v4(quoted.source),
+        source_port: error.ports.destination.get(),
+        destination_port: error.ports.source.get(),
+        offset,
+        error: true,
+    })
+}
+
+/// Destination unreachable, packet too big, time exceeded, parameter problem.
+#[inline(always)]
+fn icmpv6<P: Packet + ?Sized>(
+    packet: &P,
+    offset: usize,
+    left: usize,
+    to: [u8; 16],
+) -> Result<Datagram, Counter> {
+    if left < size_of::<Icmpv6>() {
+        return Err(Counter::OtherProtocol);
+    }
+    let Some(error) = packet.load::<Icmpv6>(offset) else { return Err(Counter::OtherProtocol) };
+    let quoted = &error.quoted;
+    let plain = quoted.version() == 6 && quoted.next_header == protocol::TCP;
+    if !matches!(error.kind, 1..=4) || !plain || quoted.source != to {
+        return Err(Counter::OtherProtocol);
+    }
+    Ok(Datagram {
+        protocol: Protocol::Tcp,
+        destination: Address::v6(quoted.source),
+        source_port: error.ports.destination.get(),
+        destination_port: error.ports.source.get(),
+        offset,
+        error: true,
+    })
 }
 
 #[inline(always)]
@@ -192,5 +283,5 @@ fn ports<P: Packet + ?Sized>(
 ) -> Result<Datagram, Counter> {
     let header: UdpHeader = packet.load(offset).ok_or(Counter::Runt)?;
     let (source_port, destination_port) = (header.source.get(), header.destination.get());
-    Ok(Datagram { protocol, destination, source_port, destination_port, offset })
+    Ok(Datagram { protocol, destination, source_port, destination_port, offset, error: false })
 }

@@ -10,6 +10,7 @@
 //!     └───────────┴── not for us or malformed ──► pass       ▼
 //!                                              rules of (protocol, port): the first whose
 //!                                              address matches ──► redirect · pass · drop
+//! ICMP and ICMPv6 errors about TCP: the ports of the segment they quote, which left from here
 //! ```
 //!
 //! Each packet is counted exactly once, by the reason of its verdict ([`abi::Counter`]). What is malformed is
@@ -20,6 +21,7 @@
 //! | --- | --- |
 //! | [`abi`] | maps, their keys and values, counters: what the program and its loader agree on |
 //! | [`blast`] | the same for the in-kernel traffic generator |
+//! | [`bucket`] | how often a SYN may come |
 //! | [`rules`] | the rule table: lookup, address match |
 //! | [`headers`] | from the first byte of a frame to its ports |
 //! | [`packet`] | reading headers out of a packet |
@@ -29,6 +31,7 @@
 
 pub mod abi;
 pub mod blast;
+pub mod bucket;
 pub mod headers;
 pub mod packet;
 pub mod rules;

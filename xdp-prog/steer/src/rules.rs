@@ -78,7 +78,26 @@ impl RuleEntry {
     /// A rule for every destination address of both IP versions.
     pub const fn any(what: Action) -> RuleEntry {
         let (action, unbound) = encode(what);
-        RuleEntry { address: [0; 4], mask: [0; 4], family: family::ANY, action, unbound, reserved: 0 }
+        RuleEntry {
+            address: [0; 4],
+            mask: [0; 4],
+            family: family::ANY,
+            action,
+            unbound,
+            reserved: 0,
+            syn_interval_ns: 0,
+            syn_burst: 0,
+            bucket: 0,
+        }
+    }
+
+    /// The same rule, with at most `per_second` SYNs on each CPU in the long run and `burst` at once. `per_second` 0 is no limit.
+    pub const fn syn_limit(self, per_second: u32, burst: u32, bucket: u32) -> RuleEntry {
+        let syn_interval_ns = match per_second {
+            0 => 0,
+            per_second => 1_000_000_000u32.div_ceil(per_second),
+        };
+        RuleEntry { syn_interval_ns, syn_burst: burst, bucket, ..self }
     }
 
     /// A rule for the destination addresses under `network/prefix_len`; `None` when the prefix is longer than
@@ -151,6 +170,17 @@ impl RuleList {
         for rule in &self.rules {
             if rule.matches(to) {
                 return rule.action();
+            }
+        }
+        None
+    }
+
+    /// The same with the rule's limit on SYNs: interval, burst and bucket.
+    #[inline(always)]
+    pub fn find_limit(&self, to: &Address) -> Option<(u32, u32, u32)> {
+        for rule in &self.rules {
+            if rule.matches(to) {
+                return Some((rule.syn_interval_ns, rule.syn_burst, rule.bucket));
             }
         }
         None

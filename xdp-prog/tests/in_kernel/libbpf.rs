@@ -36,6 +36,7 @@ fn libbpf_loads_every_program_and_map() {
             (maps::RULES, MapType::Array, size_of::<Rules>()),
             (maps::SOCKETS, MapType::Xskmap, 4),
             (maps::COUNTERS, MapType::PercpuArray, size_of::<Counters>()),
+            (maps::BUCKETS, MapType::PercpuArray, 8),
             (maps::BLASTS, MapType::PercpuArray, size_of::<Blast>()),
             (maps::EXPECT, MapType::Array, 8),
             (maps::ANSWERS, MapType::PercpuArray, size_of::<Answers>()),

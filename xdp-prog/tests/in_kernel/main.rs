@@ -12,5 +12,6 @@ mod each_fixture;
 mod fixtures;
 #[cfg(target_os = "linux")]
 mod libbpf;
+mod limits;
 #[cfg(target_os = "linux")]
 mod program;

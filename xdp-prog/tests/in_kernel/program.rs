@@ -5,15 +5,16 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use aya::maps::{Array, MapData, PerCpuArray, XskMap};
+use aya::maps::{Array, MapData, PerCpuArray, PerCpuValues, XskMap};
 use aya::programs::Xdp;
+use aya::util::nr_cpus;
 use aya::{Ebpf, TestRun, TestRunOptions};
 use volley_steer::Verdict;
 use volley_steer::abi::{COUNTER_SLOTS, Counter, RuleTable, Rules, maps, programs};
 use volley_testlab::{cannot_run, require_root};
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::fixtures::Outcome;
+use crate::fixtures::{LIMITED, Outcome};
 
 /// Bytes of an Ethernet header: the kernel runs no program on less.
 pub const LEAST_FRAME: usize = 14;
@@ -79,6 +80,12 @@ impl Program {
         let rules = map(maps::RULES).try_into().expect("the rules map is an array");
         let sockets = map(maps::SOCKETS).try_into().expect("the sockets map is an XSKMAP");
         let counters = map(maps::COUNTERS).try_into().expect("the counters map is a per-CPU array");
+        // As on the host: the bucket of the limited rule is empty for good, so that no fixture depends on the time.
+        let mut buckets: PerCpuArray<MapData, u64> =
+            map(maps::BUCKETS).try_into().expect("the buckets map is a per-CPU array");
+        let empty = vec![u64::MAX / 2; nr_cpus().expect("the number of CPUs")];
+        let empty = PerCpuValues::try_from(empty).expect("a value for each CPU");
+        buckets.set(LIMITED, empty, 0).expect("the bucket is emptied");
         let program: &mut Xdp = object.program_mut(name).expect("it is there").try_into().expect("XDP");
         program.load().expect("the verifier takes the program");
         // SAFETY: a system call without pointers; what it returns is checked, and nobody else owns it.

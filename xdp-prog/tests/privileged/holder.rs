@@ -45,6 +45,7 @@ fn main() {
             ports: port(2)..=port(3),
             addresses: Vec::new(),
             action: Action::Drop,
+            syn_limit: None,
         };
         match steering.claim(&arguments[at + 1], &[rule]) {
             Ok(()) => println!("claimed"),

@@ -154,7 +154,8 @@ fn impossible_rules_and_names_are_refused() {
     let lab = Lab::new(1);
     let steering = attach(&lab).unwrap();
     let addresses = (1..=5).map(|i| format!("10.77.0.{i}").parse().unwrap()).collect();
-    let five = Rule { protocol: Protocol::Tcp, ports: 80..=90, addresses, action: Action::Drop };
+    let five =
+        Rule { protocol: Protocol::Tcp, ports: 80..=90, addresses, action: Action::Drop, syn_limit: None };
     let error = steering.claim("web", &[five]).unwrap_err();
     assert!(
         matches!(&error, RuleError::Table(TableError::TooManyPerPort { port: 80, needed: 5, .. })),
@@ -168,6 +169,22 @@ fn impossible_rules_and_names_are_refused() {
 }
 
 #[test]
+fn a_program_is_shared_while_another_process_has_rules_in_it() {
+    if !require_root() {
+        return;
+    }
+    let lab = Lab::new(1);
+    let (_pinned, _) = Pinned::load(&lab);
+    let (ours, theirs) = (attach(&lab).unwrap(), attach(&lab).unwrap());
+    ours.claim("ours", &[udp(7777..=7777, Action::Pass)]).unwrap();
+    assert!(!ours.is_shared() && theirs.is_shared());
+    theirs.claim("theirs", &[udp(7778..=7778, Action::Pass)]).unwrap();
+    assert!(ours.is_shared());
+    drop(theirs);
+    assert!(!ours.is_shared());
+}
+
+#[test]
 fn a_queue_has_one_socket_and_its_holder_is_named() {
     if !require_root() {
         return;
@@ -176,8 +193,15 @@ fn a_queue_has_one_socket_and_its_holder_is_named() {
     let (_pinned, _) = Pinned::load(&lab);
     let (first, second) = (attach(&lab).unwrap(), attach(&lab).unwrap());
     let socket = lab.engine().run(xdp_socket);
+    assert!(!first.has_socket(0).unwrap());
     first.bind_socket(0, socket.as_fd()).unwrap();
     first.bind_socket(0, socket.as_fd()).unwrap();
+    // Asking changes nothing, and a queue without one has none afterwards either.
+    for _ in 0..2 {
+        assert!(first.has_socket(0).unwrap() && second.has_socket(0).unwrap());
+        assert!(!first.has_socket(1).unwrap());
+    }
+    assert!(matches!(first.has_socket(1024), Err(SocketError::NoSuchQueue { queue: 1024 })));
     let error = second.bind_socket(0, socket.as_fd()).unwrap_err();
     let own = std::process::id();
     assert!(

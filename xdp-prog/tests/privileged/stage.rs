@@ -56,7 +56,7 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 pub fn udp(ports: std::ops::RangeInclusive<u16>, action: Action) -> Rule {
-    Rule { protocol: Protocol::Udp, ports, addresses: Vec::new(), action }
+    Rule { protocol: Protocol::Udp, ports, addresses: Vec::new(), action, syn_limit: None }
 }
 
 pub const REDIRECT_ELSE_DROP: Action = Action::Redirect { unbound: Unbound::Drop };

@@ -1,4 +1,4 @@
-//! Who holds a UDP port: /proc/net/udp names the socket's inode, /proc/PID/fd the process that has it open.
+//! Who holds a UDP or TCP port: /proc/net/udp (tcp) names the socket's inode, /proc/PID/fd the process that has it open.
 
 use crate::host::Tree;
 use crate::host::process::{Holder, holder_of_socket};
@@ -8,8 +8,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 ///
 /// `None` too when the socket is another user's, another container's, or the kernel's own.
 pub fn udp_holder(tree: &Tree, address: SocketAddr) -> Option<Holder> {
+    holder(tree, ["udp", "udp6"], address)
+}
+
+/// The same for TCP: who listens, or has connections on, `address`. A socket that is bound and does neither is in no table.
+pub fn tcp_holder(tree: &Tree, address: SocketAddr) -> Option<Holder> {
+    holder(tree, ["tcp", "tcp6"], address)
+}
+
+fn holder(tree: &Tree, tables: [&str; 2], address: SocketAddr) -> Option<Holder> {
     // Of the thread, whose network namespace may differ from its process's.
-    let tables = ["udp", "udp6"].map(|table| tree.text(&format!("proc/thread-self/net/{table}")));
+    let tables = tables.map(|table| tree.text(&format!("proc/thread-self/net/{table}")));
     let sockets = tables.iter().flatten().flat_map(|table| sockets(table));
     let in_the_way: Vec<_> = sockets.filter(|(bound, _)| collide(*bound, address)).collect();
     in_the_way.into_iter().find_map(|(_, inode)| holder_of_socket(tree, inode))

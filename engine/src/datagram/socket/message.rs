@@ -3,13 +3,21 @@
 //! Everything that touches raw pointers of the socket calls is here and in the two calls' callers' loops, nowhere else. Memory is
 //! made once; a call only points into it.
 
-use super::Socket;
-use super::port::{Arrived, Out};
+use super::{Arrived, Bound, Out, Socket};
 use crate::frame::{BURST, Frame};
 use crate::net::Path;
 use std::mem::{size_of, zeroed};
 use std::ptr;
 use volley_wire::DropReason;
+
+/// Receive errors in a row after which a socket is left alone until the next turn. ICMP answers to what we sent come back as
+/// errors of the next call, one each, and say nothing about the socket.
+pub(crate) const MAX_ERRORS: usize = 8;
+
+/// True for the errors of sending that will pass: the socket's buffer or the device's queue is full.
+pub(crate) fn is_blocked(errno: i32) -> bool {
+    matches!(errno, libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM)
+}
 
 /// A socket address of either family.
 #[repr(C)]
@@ -73,7 +81,7 @@ impl Messages {
     #[inline]
     pub(crate) fn received(&self, n: usize, socket: &Socket) -> (usize, Arrived) {
         let header = &self.headers[n].msg_hdr;
-        let mut path = socket.template;
+        let mut path = socket.bound.template;
         peer_from(&self.names[n], &mut path);
         let mut arrived = Arrived { path, segment: 0, refused: None };
         if header.msg_controllen > 0 {
@@ -113,7 +121,7 @@ impl Messages {
         header.msg_control = self.controls[n].0.as_mut_ptr().cast();
         header.msg_controllen = 0;
         header.msg_flags = 0;
-        write_control(header, socket.wildcard.then_some(path), segment);
+        write_control(header, socket.bound.wildcard.then_some(path), segment);
         iovec + parts.len()
     }
 
@@ -158,6 +166,119 @@ impl Messages {
     }
 }
 
+/// Room for a name in a buffer that io_uring fills, padded so that the payload begins aligned.
+const NAME_ROOM: usize = 32;
+/// What io_uring writes first (`struct io_uring_recvmsg_out`): four 32-bit lengths.
+const RECVMSG_OUT: usize = 16;
+/// Bytes before the payload in a buffer that a multishot receive has filled.
+pub(crate) const RECEIVE_PREFIX: usize = RECVMSG_OUT + NAME_ROOM + size_of::<Control>();
+
+const _: () = assert!(size_of::<Name>() <= NAME_ROOM && RECEIVE_PREFIX.is_multiple_of(16));
+
+/// What a multishot receive is told: how much room to leave for name and control messages.
+pub(crate) fn receive_header() -> libc::msghdr {
+    // SAFETY: plain C data, for which zero bytes are valid.
+    let mut header: libc::msghdr = unsafe { zeroed() };
+    header.msg_namelen = NAME_ROOM as libc::socklen_t;
+    header.msg_controllen = size_of::<Control>() as _;
+    header
+}
+
+/// What a multishot receive on `socket` wrote to the `len` bytes that begin [`RECEIVE_PREFIX`] before `frame`'s room: the payload's
+/// length and what else there is to know.
+#[inline]
+pub(crate) fn received_in(frame: &mut Frame, len: usize, socket: &Socket) -> (usize, Arrived) {
+    let mut arrived =
+        Arrived { path: socket.bound.template, segment: 0, refused: Some(DropReason::Truncated) };
+    if !frame.set_range(0, len) || len < RECEIVE_PREFIX {
+        return (0, arrived);
+    }
+    let bytes = frame.bytes();
+    let field = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let (control_len, flags) = (field(4) as usize, field(12) as libc::c_int);
+    // SAFETY: any bytes are valid for both, and both lie within the prefix.
+    let (name, mut control) = unsafe {
+        let start = bytes.as_ptr().add(RECVMSG_OUT);
+        (
+            ptr::read_unaligned(start.cast::<Name>()),
+            ptr::read_unaligned(start.add(NAME_ROOM).cast::<Control>()),
+        )
+    };
+    peer_from(&name, &mut arrived.path);
+    arrived.refused = match () {
+        () if flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 => Some(DropReason::Truncated),
+        () if arrived.path.peer_port == 0 => Some(DropReason::BadSource),
+        () => None,
+    };
+    if control_len > 0 {
+        let mut header = receive_header();
+        header.msg_control = control.0.as_mut_ptr().cast();
+        header.msg_controllen = control_len.min(size_of::<Control>()) as _;
+        read_control(&header, &mut arrived);
+    }
+    (len - RECEIVE_PREFIX, arrived)
+}
+
+/// One message on its way out, for requests that outlive the call that makes them. It points into itself: it lives in a box.
+pub(crate) struct Message {
+    header: libc::msghdr,
+    iovec: libc::iovec,
+    name: Name,
+    control: Control,
+    /// To be sent without a copy.
+    pub(crate) zero_copy: bool,
+}
+
+// SAFETY: as for `Messages`; what it points to is kept until the request has completed.
+unsafe impl Send for Message {}
+
+impl Message {
+    pub(crate) fn new() -> Message {
+        // SAFETY: plain C data, for which zero bytes are valid.
+        unsafe {
+            Message {
+                header: zeroed(),
+                iovec: zeroed(),
+                name: zeroed(),
+                control: Control([0; 64]),
+                zero_copy: false,
+            }
+        }
+    }
+
+    /// Makes it the message of `out`, from the socket that is `bound`. It must not move from here to the end of the request.
+    #[inline]
+    pub(crate) fn prepare(&mut self, bound: &Bound, out: &Out<'_>, zero_copy: bool) {
+        self.zero_copy = zero_copy;
+        // The kernel only reads what is sent.
+        self.iovec =
+            libc::iovec { iov_base: out.bytes.as_ptr().cast_mut().cast(), iov_len: out.bytes.len() };
+        self.header.msg_namelen = name_of(out.path, &mut self.name);
+        self.header.msg_name = (&raw mut self.name).cast();
+        self.header.msg_iov = &raw mut self.iovec;
+        self.header.msg_iovlen = 1;
+        self.header.msg_control = self.control.0.as_mut_ptr().cast();
+        self.header.msg_controllen = 0;
+        write_control(&mut self.header, bound.wildcard.then_some(out.path), None);
+    }
+
+    pub(crate) fn header(&self) -> *const libc::msghdr {
+        &raw const self.header
+    }
+
+    pub(crate) fn has_control(&self) -> bool {
+        self.header.msg_controllen > 0
+    }
+
+    pub(crate) fn bytes(&self) -> (*const u8, u32) {
+        (self.iovec.iov_base.cast(), self.iovec.iov_len as u32)
+    }
+
+    pub(crate) fn name(&self) -> (*const libc::sockaddr, libc::socklen_t) {
+        ((&raw const self.name).cast(), self.header.msg_namelen)
+    }
+}
+
 /// `recvfrom` into `frame` on a socket bound to one address; returns the datagram's whole length.
 pub(crate) fn receive_from(socket: &Socket, frame: &mut Frame) -> Result<(usize, Arrived), i32> {
     let room = frame.room_mut();
@@ -175,7 +296,7 @@ pub(crate) fn receive_from(socket: &Socket, frame: &mut Frame) -> Result<(usize,
         ))?;
         (name, len)
     };
-    let mut path = socket.template;
+    let mut path = socket.bound.template;
     peer_from(&name, &mut path);
     let refused = match () {
         () if len > room.len() => Some(DropReason::Truncated),

@@ -9,24 +9,39 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`open`] | options, bind, and errors that say who is in the way |
-//! | [`holder`] | who holds a UDP port |
-//! | `message` | `msghdr`s and control messages (the unsafe part) |
-//! | `port` | the datagram port, generic over how datagrams are moved |
+//! | `port` | the datagram port, generic over the I/O model |
+//! | `model` | what an I/O model is to it |
+//! | [`error`] | why a socket could not be opened |
+//! | `open` | options, bind (Linux) |
+//! | [`spread`] | who among the sockets that share a port gets a datagram |
+//! | [`holder`] | who holds a UDP port (Linux) |
+//! | `message` | `msghdr`s and control messages: the unsafe part (Linux) |
 //!
-//! The kernel copies on every call, so nothing is in flight: a frame is with the app, held, or free.
+//! Under readiness models the kernel copies on every call, so nothing is in flight: a frame is with the app, held, or free.
 
+pub mod error;
+#[cfg(target_os = "linux")]
 pub mod holder;
+#[cfg(target_os = "linux")]
 mod message;
-pub mod open;
+mod model;
+#[cfg(target_os = "linux")]
+mod open;
 mod port;
+pub mod spread;
 
-pub use open::SocketError;
+pub use error::SocketError;
 pub use port::SocketPort;
+pub use spread::{Group, Spread};
 
-pub(super) use message::{Messages, receive_from, send_to};
+#[cfg(target_os = "linux")]
+pub(super) use message::{
+    MAX_ERRORS, Message, Messages, RECEIVE_PREFIX, drops, is_blocked, receive_from, receive_header,
+    received_in, send_to,
+};
+pub(super) use model::{Arrived, Bound, Completed, Completion, Model, Out, Sent};
+#[cfg(target_os = "linux")]
 pub(super) use open::Socket;
-pub(super) use port::{Arrived, MAX_ERRORS, Out, Received, SocketIo, is_blocked};
 
 use crate::frame::BURST;
 
@@ -38,6 +53,10 @@ pub struct SocketConfig {
     /// SO_REUSEPORT: the sockets of several workers share an address, and the kernel spreads the peers over them. Without it a
     /// taken port is an error, which is what protects it.
     pub reuse_port: bool,
+    /// Bound alone, so that a taken port is an error, and opened to others of this user that set SO_REUSEPORT afterwards.
+    pub joinable: bool,
+    /// With `reuse_port`: who shares the address, and how (Linux).
+    pub group: Group,
     /// SO_RCVBUF in bytes. Too little loses bursts while the worker is busy; the kernel counts up to some 800 bytes for a small
     /// datagram.
     pub receive_buffer: usize,
@@ -56,6 +75,12 @@ pub struct SocketConfig {
     /// UDP GRO: datagrams of one peer arrive in one buffer ([`super::MmsgPort`] only). An answer in place then has no more room
     /// than the question had.
     pub gro: bool,
+    /// io_uring: a kernel thread looks for work, so that the worker makes no system calls while it is awake. Takes a core of its
+    /// own, or most of the worker's.
+    pub sqpoll: bool,
+    /// io_uring: datagrams of at least this many bytes leave without a copy (Linux 6.2). 0: none do. Given up by itself where the
+    /// way out copies all the same, as loopback and veth do: a second completion each for nothing.
+    pub zero_copy_from: u32,
 }
 
 /// Bytes of a frame that any UDP datagram fits (65,527 of payload over IPv6). Not a power of two: frames that begin 64 KiB apart
@@ -67,6 +92,8 @@ impl Default for SocketConfig {
         SocketConfig {
             port: 0,
             reuse_port: false,
+            joinable: false,
+            group: Group::default(),
             receive_buffer: 4 << 20,
             send_buffer: 4 << 20,
             frames: 256 + 2 * BURST as u32,
@@ -74,6 +101,8 @@ impl Default for SocketConfig {
             hold: 256,
             gso: false,
             gro: false,
+            sqpoll: false,
+            zero_copy_from: 0,
         }
     }
 }

@@ -1,85 +1,44 @@
 //! Opening UDP sockets: options, bind, and errors that say who is in the way.
 
-use super::SocketConfig;
-use super::holder::udp_holder;
-use crate::host::Tree;
-use crate::host::process::Holder;
-use crate::net::Path;
+use super::{Bound, SocketConfig, SocketError, spread};
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-/// Why a kernel socket could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum SocketError {
-    /// Somebody else has the port.
-    #[error("UDP {address} is taken by {}: stop it, or choose another address or port", held_by(.holder))]
-    InUse {
-        /// The address asked for.
-        address: SocketAddr,
-        /// Who has it, when we may see it.
-        holder: Option<Holder>,
-    },
-    /// No interface has the address.
-    #[error("UDP {address}: no interface here has that address (`ip address` lists them)")]
-    NoSuchAddress {
-        /// The address asked for.
-        address: SocketAddr,
-    },
-    /// A port below 1024 without the privilege.
-    #[error("UDP {address}: ports below 1024 need CAP_NET_BIND_SERVICE: choose another, or run as root")]
-    Privileged {
-        /// The address asked for.
-        address: SocketAddr,
-    },
-    /// Any other failure.
-    #[error("UDP {address}: {call}: {errno}")]
-    Call {
-        /// The address asked for.
-        address: SocketAddr,
-        /// The call, or the option that was set.
-        call: &'static str,
-        /// What it failed with.
-        errno: Errno,
-    },
-    /// No address was given.
-    #[error("no UDP address to bind: give at least one")]
-    NoAddress,
-    /// The epoll descriptor cannot be made.
-    #[error("epoll: {0}")]
-    Epoll(Errno),
-}
-
-fn held_by(holder: &Option<Holder>) -> String {
-    match holder {
-        Some(holder) => holder.to_string(),
-        None => "a process that this one may not see (`ss -ulpn` as root names it)".to_owned(),
-    }
-}
-
-/// One bound socket.
+/// One bound socket. With a wildcard address each message carries the address it was sent to.
 pub(crate) struct Socket {
     fd: OwnedFd,
-    local: SocketAddr,
-    /// Bound to no address of its own: each message carries the one it was sent to.
-    pub(crate) wildcard: bool,
-    /// The path of this socket's datagrams, the peer not filled in. Its queue is the socket's index.
-    pub(crate) template: Path,
+    pub(crate) bound: Bound,
 }
 
 impl Socket {
+    /// Opens a socket for each of `addresses`.
+    ///
+    /// # Errors
+    /// The first that cannot be opened; none is bound then.
+    pub(crate) fn open_all(
+        addresses: &[SocketAddr],
+        gro: bool,
+        config: &SocketConfig,
+    ) -> Result<Vec<Socket>, SocketError> {
+        let open =
+            |(index, address): (usize, &SocketAddr)| Socket::open(*address, index as u16, gro, config);
+        addresses.iter().enumerate().map(open).collect()
+    }
+
     /// Opens a non-blocking socket bound to `address`.
-    pub(super) fn open(
+    fn open(
         address: SocketAddr,
         index: u16,
         gro: bool,
         config: &SocketConfig,
     ) -> Result<Socket, SocketError> {
-        let call = |call| move |errno| SocketError::Call { address, call, errno };
+        let call = |call| move |errno: Errno| SocketError::Call { address, call, errno: errno.into() };
         let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let fd = socket::socket(family, SockType::Datagram, flags, None).map_err(call("socket"))?;
+        let fd = socket::socket(family, SockType::Datagram, flags, None)
+            .map_err(|errno| SocketError::of_socket(address, errno.into()))?;
         if address.is_ipv6() {
             // IPv4 has a socket of its own, whose answers need no mapped addresses.
             setsockopt(&fd, sockopt::Ipv6V6Only, &true).map_err(call("IPV6_V6ONLY"))?;
@@ -102,43 +61,29 @@ impl Socket {
         if gro {
             setsockopt(&fd, sockopt::UdpGroSegment, &true).map_err(call("UDP_GRO"))?;
         }
-        socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(address)).map_err(|errno| match errno {
-            Errno::EADDRINUSE => SocketError::InUse { address, holder: udp_holder(&Tree::root(), address) },
-            Errno::EADDRNOTAVAIL => SocketError::NoSuchAddress { address },
-            Errno::EACCES if address.port() < 1024 => SocketError::Privileged { address },
-            errno => SocketError::Call { address, call: "bind", errno },
-        })?;
+        socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(address))
+            .map_err(|errno| SocketError::of_bind(address, errno.into()))?;
+        if config.joinable {
+            setsockopt(&fd, sockopt::ReusePort, &true).map_err(call("SO_REUSEPORT"))?;
+        }
+        if config.reuse_port {
+            spread::apply(&fd, address.is_ipv4(), &config.group)
+                .map_err(|(by, errno)| SocketError::Spread { address, by, errno })?;
+        }
         let bound: SockaddrStorage = socket::getsockname(fd.as_raw_fd()).map_err(call("getsockname"))?;
         let port = bound
             .as_sockaddr_in()
             .map(|v4| v4.port())
             .or_else(|| bound.as_sockaddr_in6().map(|v6| v6.port()))
             .unwrap_or(address.port());
-        let local = SocketAddr::new(address.ip(), port);
-        let mut template = Path::to(config.port, local, local).expect("one address is of one family");
-        template.queue = index;
-        Ok(Socket { fd, local, wildcard, template })
+        Ok(Socket { fd, bound: Bound::new(SocketAddr::new(address.ip(), port), index, config) })
     }
 
-    /// The address it is bound to.
-    pub(super) fn local(&self) -> SocketAddr {
-        self.local
-    }
-
-    /// True when datagrams over `path` may leave here.
-    #[inline]
-    pub(super) fn serves(&self, path: &Path) -> bool {
-        let own = &self.template;
-        own.local_port == path.local_port
-            && own.is_ipv4() == path.is_ipv4()
-            && (self.wildcard || own.local == path.local)
-    }
-
-    pub(super) fn as_fd(&self) -> &OwnedFd {
+    pub(crate) fn as_fd(&self) -> &OwnedFd {
         &self.fd
     }
 
-    pub(super) fn raw(&self) -> RawFd {
+    pub(crate) fn raw(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
 }

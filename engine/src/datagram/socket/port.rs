@@ -1,20 +1,16 @@
 //! The datagram port over kernel sockets, generic over the calls that move datagrams.
 
-use super::SocketConfig;
-use super::message::drops;
-use super::open::{Socket, SocketError};
+use super::{Arrived, Bound, Completed, Completion, Model, Out, Sent, SocketConfig, SocketError};
 use crate::datagram::{
-    Batch, Datagram, DatagramPort, DatagramStats, Datagrams, Opened, SendError, Verdict, Verdicts,
+    Batch, Datagram, DatagramPort, DatagramStats, Datagrams, Opened, RawFd, SendError, Verdict, Verdicts,
 };
-use crate::frame::{BURST, Burst, Frame, FramePool, Ledger};
+use crate::frame::{BURST, Frame, FramePool, Ledger};
 use crate::net::Path;
 use crate::port::PortStats;
 use crate::time::Now;
 use arrayvec::ArrayVec;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
 use volley_wire::DropReason;
 
 /// Largest UDP payload over IPv4: 65,535 less 20 of IPv4 and 8 of UDP header.
@@ -22,73 +18,9 @@ const MAX_PAYLOAD_IPV4: usize = 65_507;
 /// Largest UDP payload over IPv6 without a jumbogram: 65,535 less 8 of UDP header.
 const MAX_PAYLOAD_IPV6: usize = 65_527;
 
-/// What is known of a received buffer besides its bytes.
-#[derive(Clone, Copy)]
-pub(crate) struct Arrived {
-    pub(crate) path: Path,
-    /// Bytes of each datagram in it (GRO), the last maybe fewer; 0: it is one datagram.
-    pub(crate) segment: u32,
-    /// Not to be given to the app.
-    pub(crate) refused: Option<DropReason>,
-}
-
-/// A datagram on its way out.
-#[derive(Clone, Copy)]
-pub(crate) struct Out<'a> {
-    /// Index of the socket it leaves from.
-    pub(crate) socket: u16,
-    pub(crate) path: &'a Path,
-    pub(crate) bytes: &'a [u8],
-}
-
-/// What one round of receiving came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Received {
-    /// The socket may have more.
-    More,
-    /// The socket has no more.
-    Drained,
-}
-
-/// How datagrams are moved: the difference between the kernel-socket ports.
-pub(crate) trait SocketIo: Send + Sized {
-    /// For messages.
-    const NAME: &'static str;
-
-    fn new(config: &SocketConfig) -> Self;
-
-    /// True when the sockets are to be opened with UDP_GRO.
-    fn wants_gro(&self) -> bool;
-
-    /// Receives into frames of `pool`, pushed to `frames`; the entry of `arrived` with the same index says the rest.
-    fn receive(
-        &mut self,
-        socket: &Socket,
-        pool: &mut FramePool,
-        frames: &mut Burst,
-        arrived: &mut [Arrived],
-        stats: &mut PortStats,
-    ) -> Received;
-
-    /// Sends a prefix of `out` (at most [`BURST`]) and returns its length; less than all means that the kernel takes no more now.
-    /// `done` hears of each, by index, whether the kernel took it or refused it.
-    fn transmit(
-        &mut self,
-        sockets: &[Socket],
-        out: &[Out<'_>],
-        stats: &mut PortStats,
-        done: impl FnMut(usize, bool),
-    ) -> usize;
-}
-
-/// Receive errors in a row after which a socket is left alone until the next turn. ICMP answers to what we sent come back as
-/// errors of the next call, one each, and say nothing about the socket.
-pub(crate) const MAX_ERRORS: usize = 8;
-
-/// True for the errors of sending that will pass: the socket's buffer or the device's queue is full.
-pub(crate) fn is_blocked(errno: i32) -> bool {
-    matches!(errno, libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM)
-}
+/// Between two tries to send under a model that does not wake for room, in ns. A socket's buffer drains in some 100 µs at worst on
+/// a device that works; more often burns the core, less often shows as latency.
+const RETRY_NS: u64 = 1_000_000;
 
 /// A datagram kept until the kernel takes it.
 struct Held {
@@ -99,146 +31,148 @@ struct Held {
     answer: bool,
 }
 
-/// A datagram port over kernel UDP sockets, one per local address. See [`super::super::EpollPort`] and
-/// [`super::super::MmsgPort`].
+/// A datagram port over kernel UDP sockets, one per local address. See [`crate::datagram::models`].
 #[allow(private_bounds)]
-pub struct SocketPort<I: SocketIo> {
-    io: I,
-    sockets: Vec<Socket>,
-    /// Sockets that may have something: not to be asked about with epoll.
-    ready: Vec<bool>,
-    first: usize,
-    epoll: Epoll,
+pub struct SocketPort<M: Model> {
+    model: M,
+    bound: Vec<Bound>,
     pool: FramePool,
     arrived: Box<[Arrived; BURST]>,
+    /// By index in the batch: the model has the frame, under this number.
+    kept: Box<[Option<u16>; BURST]>,
     hold: VecDeque<Held>,
     max_hold: usize,
-    /// The kernel took no more; epoll is asked for room, too.
+    /// The kernel took no more; the model wakes for room, too.
     blocked: bool,
     stopped: bool,
+    closed: bool,
+    now_ns: u64,
     stats: DatagramStats,
     port_stats: PortStats,
     name: String,
 }
 
 #[allow(private_bounds)]
-impl<I: SocketIo> SocketPort<I> {
+impl<M: Model> SocketPort<M> {
     /// Binds a socket to each of `addresses`. Port 0 takes a free one ([`SocketPort::local_addresses`] says which).
     ///
     /// # Errors
     /// See [`SocketError`]; nothing is bound then.
     pub fn open(addresses: &[SocketAddr], config: &SocketConfig) -> Result<Self, SocketError> {
-        let io = I::new(config);
-        let mut sockets = Vec::new();
-        for (index, address) in addresses.iter().enumerate() {
-            sockets.push(Socket::open(*address, index as u16, io.wants_gro(), config)?);
+        if addresses.is_empty() {
+            return Err(SocketError::NoAddress);
         }
-        let some = sockets.first().ok_or(SocketError::NoAddress)?.template;
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(SocketError::Epoll)?;
-        for (index, socket) in sockets.iter().enumerate() {
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, index as u64);
-            epoll.add(socket.as_fd(), event).map_err(SocketError::Epoll)?;
-        }
-        let frames = config.frames.max((config.hold + 2 * BURST) as u32);
-        let list: Vec<_> = sockets.iter().map(|socket| socket.local().to_string()).collect();
+        let mut model = M::open(addresses, config)?;
+        let bound = model.bound();
+        let frames = config.frames.max((config.hold + 2 * BURST) as u32) + model.frames();
+        let mut pool = FramePool::new(frames, M::PREFIX + config.frame_bytes + M::SPARE, M::PREFIX);
+        model.adopt(&mut pool)?;
+        let list: Vec<_> = bound.iter().map(|bound| bound.local.to_string()).collect();
+        let nothing = Arrived { path: bound[0].template, segment: 0, refused: None };
         Ok(SocketPort {
-            ready: vec![true; sockets.len()],
-            io,
-            sockets,
-            first: 0,
-            epoll,
-            pool: FramePool::new(frames, config.frame_bytes, 0),
-            arrived: Box::new([Arrived { path: some, segment: 0, refused: None }; BURST]),
+            name: format!("{} {}", model.name(), list.join(", ")),
+            model,
+            bound,
+            pool,
+            arrived: Box::new([nothing; BURST]),
+            kept: Box::new([None; BURST]),
             hold: VecDeque::with_capacity(config.hold),
             max_hold: config.hold,
             blocked: false,
             stopped: false,
+            closed: false,
+            now_ns: 0,
             stats: DatagramStats::default(),
             port_stats: PortStats::default(),
-            name: format!("{} {}", I::NAME, list.join(", ")),
         })
     }
 
     /// The addresses its sockets are bound to, in the order they were given.
     pub fn local_addresses(&self) -> Vec<SocketAddr> {
-        self.sockets.iter().map(Socket::local).collect()
-    }
-
-    /// Asks epoll which sockets have something; one system call.
-    fn wait(&mut self) {
-        let mut events = [EpollEvent::empty(); BURST];
-        let count = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
-        self.port_stats.wakeups += 1;
-        for event in &events[..count] {
-            if event.events().intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLERR)
-                && let Some(ready) = self.ready.get_mut(event.data() as usize)
-            {
-                *ready = true;
-            }
-        }
-    }
-
-    /// Chooses what the descriptor of [`DatagramPort::poll_fds`] wakes for.
-    fn watch(&mut self) {
-        let mut flags = EpollFlags::empty();
-        flags.set(EpollFlags::EPOLLIN, !self.stopped);
-        flags.set(EpollFlags::EPOLLOUT, self.blocked);
-        for (index, socket) in self.sockets.iter().enumerate() {
-            // It fails for a descriptor that is not registered, which ours are.
-            let _ = self.epoll.modify(socket.as_fd(), &mut EpollEvent::new(flags, index as u64));
-        }
+        self.bound.iter().map(|bound| bound.local).collect()
     }
 
     fn set_blocked(&mut self, blocked: bool) {
         if self.blocked != blocked {
             self.blocked = blocked;
-            self.watch();
+            self.model.watch(!self.stopped, blocked);
         }
     }
 
     /// The socket that datagrams over `path` leave from.
     fn socket_for(&self, path: &Path) -> Option<u16> {
-        let heard_on = self.sockets.get(path.queue as usize).filter(|socket| socket.serves(path));
+        let heard_on = self.bound.get(path.queue as usize).filter(|bound| bound.serves(path));
         match heard_on {
             Some(_) => Some(path.queue),
-            None => self.sockets.iter().position(|socket| socket.serves(path)).map(|index| index as u16),
+            None => self.bound.iter().position(|bound| bound.serves(path)).map(|index| index as u16),
         }
     }
 
     fn room(&self, ipv4: bool) -> usize {
-        self.pool.room().min(if ipv4 { MAX_PAYLOAD_IPV4 } else { MAX_PAYLOAD_IPV6 })
+        let room = self.pool.room() - M::SPARE as usize;
+        room.min(if ipv4 { MAX_PAYLOAD_IPV4 } else { MAX_PAYLOAD_IPV6 })
     }
 
     /// Sends what is held, as far as the kernel takes it.
     fn send_held(&mut self) {
         while !self.hold.is_empty() {
-            let (sent, all) = self.transmit_held();
-            for held in self.hold.drain(..sent) {
-                self.pool.give(held.frame);
-            }
-            if !all {
-                self.set_blocked(true);
-                return;
+            if !self.transmit_held() {
+                // A completion model may only be short of places for what it has not handed over yet.
+                let (_, before) = self.model.in_kernel();
+                self.model.submit(&mut self.port_stats);
+                self.reap();
+                if self.model.in_kernel().1 >= before {
+                    return self.set_blocked(true);
+                }
             }
         }
         self.set_blocked(false);
     }
 
-    /// Offers the kernel a burst of what is held; returns how many were dealt with, and whether that was all.
-    fn transmit_held(&mut self) -> (usize, bool) {
+    /// Offers the kernel a burst of what is held; false when it did not take all of it.
+    fn transmit_held(&mut self) -> bool {
         let mut out = ArrayVec::<Out<'_>, BURST>::new();
-        for Held { frame, path, socket, .. } in self.hold.iter().take(BURST) {
-            out.push(Out { socket: *socket, path, bytes: frame.bytes() });
+        for Held { frame, path, socket, answer } in self.hold.iter().take(BURST) {
+            out.push(Out { socket: *socket, path, bytes: frame.bytes(), answer: *answer });
         }
         let (stats, hold) = (&mut self.stats, &self.hold);
-        let sent = self.io.transmit(&self.sockets, &out, &mut self.port_stats, |index, taken| {
-            match (taken, hold[index].answer) {
-                (true, true) => stats.answered += 1,
-                (true, false) => stats.sent += 1,
-                (false, _) => stats.drop(DropReason::TxRefused),
-            }
+        let mut kept = [None; BURST];
+        let sent = self.model.transmit(&out, &mut self.port_stats, |index, sent| match sent {
+            Sent::Taken => count_sent(stats, hold[index].answer),
+            Sent::Refused => stats.drop(DropReason::TxRefused),
+            Sent::Kept(slot) => kept[index] = Some(slot),
         });
-        (sent, sent == out.len())
+        let all = sent == out.len();
+        drop(out);
+        for (held, kept) in self.hold.drain(..sent).zip(kept) {
+            match kept {
+                Some(slot) => self.model.keep(slot, held.frame),
+                None => self.pool.give(held.frame),
+            }
+        }
+        all
+    }
+
+    /// Takes back what the model is done with. What found no room is held again.
+    fn reap(&mut self) {
+        let (stats, hold, max_hold) = (&mut self.stats, &mut self.hold, self.max_hold);
+        let mut blocked = false;
+        self.model.reap(&mut self.pool, &mut self.port_stats, |pool, completion| {
+            let Completion { frame, path, socket, answer, result } = completion;
+            match result {
+                Completed::Sent => count_sent(stats, answer),
+                Completed::Refused => stats.drop(DropReason::TxRefused),
+                Completed::Blocked if hold.len() < max_hold => {
+                    blocked = true;
+                    return hold.push_back(Held { frame, path, socket, answer });
+                }
+                Completed::Blocked => stats.drop(DropReason::TxFull),
+            }
+            pool.give(frame);
+        });
+        if blocked {
+            self.set_blocked(true);
+        }
     }
 
     /// Keeps a copy of an answer that the kernel did not take.
@@ -254,54 +188,52 @@ impl<I: SocketIo> SocketPort<I> {
     /// Sends the answers of the last `open` from where they lie.
     fn answer(&mut self, batch: &Batch, verdicts: &Verdicts) {
         let mut out = ArrayVec::<Out<'_>, BURST>::new();
+        let mut frames = ArrayVec::<u8, BURST>::new();
         for (opened, verdict) in batch.opened.iter().zip(verdicts) {
             let Verdict::Reply { len, .. } = *verdict else { continue };
             let start = opened.payload as usize;
             let bytes = &batch.frames[opened.frame as usize].bytes()[start..start + len as usize];
-            out.push(Out { socket: opened.path.queue, path: &opened.path, bytes });
+            out.push(Out { socket: opened.path.queue, path: &opened.path, bytes, answer: true });
+            frames.push(opened.frame as u8);
         }
         let mut sent = 0;
         // What has waited goes first.
         if !self.blocked && !out.is_empty() {
-            let stats = &mut self.stats;
-            sent = self.io.transmit(&self.sockets, &out, &mut self.port_stats, |_, taken| match taken {
-                true => stats.answered += 1,
-                false => stats.drop(DropReason::TxRefused),
+            let (stats, kept) = (&mut self.stats, &mut self.kept);
+            sent = self.model.transmit(&out, &mut self.port_stats, |index, sent| match sent {
+                Sent::Taken => stats.answered += 1,
+                Sent::Refused => stats.drop(DropReason::TxRefused),
+                Sent::Kept(slot) => kept[usize::from(frames[index])] = Some(slot),
             });
         }
         if sent < out.len() {
             self.set_blocked(true);
-            for Out { socket, path, bytes } in &out[sent..] {
+            for Out { socket, path, bytes, .. } in &out[sent..] {
                 self.hold_answer(*socket, path, bytes);
             }
         }
     }
 }
 
-impl<I: SocketIo> DatagramPort for SocketPort<I> {
+/// Counts a datagram that left.
+fn count_sent(stats: &mut DatagramStats, answer: bool) {
+    *if answer { &mut stats.answered } else { &mut stats.sent } += 1;
+}
+
+impl<M: Model> DatagramPort for SocketPort<M> {
     fn name(&self) -> &str {
         &self.name
     }
 
-    fn recv(&mut self, batch: &mut Batch, _now: Now) -> usize {
-        if self.stopped {
+    fn recv(&mut self, batch: &mut Batch, now: Now) -> usize {
+        self.now_ns = now.ns;
+        if self.stopped && !self.model.has_arrived() {
             return 0;
         }
-        if !self.ready.contains(&true) {
-            self.wait();
-        }
+        self.reap();
         (batch.next_frame, batch.next_byte) = (0, 0);
-        // Each turn begins with another socket, so that a busy one does not starve the rest.
-        self.first = (self.first + 1) % self.sockets.len();
-        for step in 0..self.sockets.len() {
-            let index = (self.first + step) % self.sockets.len();
-            if self.ready[index] && !batch.frames.is_full() {
-                let (socket, arrived) = (&self.sockets[index], &mut self.arrived[..]);
-                let (pool, stats) = (&mut self.pool, &mut self.port_stats);
-                let received = self.io.receive(socket, pool, &mut batch.frames, arrived, stats);
-                self.ready[index] = received == Received::More;
-            }
-        }
+        let (pool, arrived) = (&mut self.pool, &mut self.arrived[..]);
+        self.model.receive(pool, &mut batch.frames, arrived, &mut self.port_stats);
         self.port_stats.rx_frames += batch.frames.len() as u64;
         batch.frames.len()
     }
@@ -379,7 +311,12 @@ impl<I: SocketIo> DatagramPort for SocketPort<I> {
         }
         batch.opened.clear();
         if batch.next_frame == batch.frames.len() {
-            batch.frames.drain(..).for_each(|frame| self.pool.give(frame));
+            for (index, frame) in batch.frames.drain(..).enumerate() {
+                match self.kept[index].take() {
+                    Some(slot) => self.model.keep(slot, frame),
+                    None => self.pool.give(frame),
+                }
+            }
         }
     }
 
@@ -406,6 +343,8 @@ impl<I: SocketIo> DatagramPort for SocketPort<I> {
         if !self.hold.is_empty() {
             self.send_held();
         }
+        self.model.submit(&mut self.port_stats);
+        self.reap();
     }
 
     fn stats(&self) -> DatagramStats {
@@ -414,13 +353,13 @@ impl<I: SocketIo> DatagramPort for SocketPort<I> {
 
     /// Asks the kernel for its drops: a system call per socket.
     fn port_stats(&self) -> PortStats {
-        let rx_ring_full = self.sockets.iter().map(drops).sum();
-        PortStats { rx_ring_full, ..self.port_stats }
+        PortStats { rx_ring_full: self.model.drops(), ..self.port_stats }
     }
 
     fn ledger(&self) -> Ledger {
         let (pool, held) = (self.pool.ledger(), self.hold.len() as u64);
-        Ledger { app: pool.app - held, held, ..pool }
+        let (kernel_rx, kernel_tx) = self.model.in_kernel();
+        Ledger { app: pool.app - held - kernel_rx - kernel_tx, held, kernel_rx, kernel_tx, ..pool }
     }
 
     fn max_payload(&self, ipv4: bool) -> usize {
@@ -429,20 +368,44 @@ impl<I: SocketIo> DatagramPort for SocketPort<I> {
 
     fn stop_rx(&mut self) {
         self.stopped = true;
-        self.watch();
+        self.model.watch(false, self.blocked);
     }
 
     fn is_drained(&self) -> bool {
-        self.hold.is_empty()
+        self.hold.is_empty() && self.model.in_kernel().1 == 0
+    }
+
+    fn close(&mut self) -> Ledger {
+        if !std::mem::replace(&mut self.closed, true) {
+            self.stopped = true;
+            self.model.submit(&mut self.port_stats);
+            self.reap();
+            self.stats.dropped[DropReason::PortClosed as usize] += self.model.close(&mut self.pool);
+        }
+        let ledger = self.ledger();
+        Ledger { kernel_tx: 0, kernel_rx: 0, abandoned: ledger.kernel_tx + ledger.kernel_rx, ..ledger }
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.model.failure()
     }
 
     fn poll_fds(&self) -> Vec<RawFd> {
-        vec![self.epoll.0.as_raw_fd()]
+        self.model.poll_fds()
+    }
+
+    fn before_sleep(&mut self) -> bool {
+        self.model.before_sleep()
+    }
+
+    fn next_deadline(&self) -> Option<u64> {
+        (self.blocked && !M::WAKES_FOR_ROOM).then(|| self.now_ns + RETRY_NS)
     }
 }
 
-impl<I: SocketIo> Drop for SocketPort<I> {
+impl<M: Model> Drop for SocketPort<M> {
     fn drop(&mut self) {
         self.hold.drain(..).for_each(|held| self.pool.give(held.frame));
+        self.close();
     }
 }

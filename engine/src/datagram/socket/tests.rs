@@ -1,7 +1,8 @@
-//! On loopback, without privilege. What needs a wire is in tests/kernel_sockets_netns.rs.
+//! Every model on loopback, without privilege. What needs a wire is in tests/kernel_sockets_netns.rs.
 
 use super::*;
-use crate::datagram::{Batch, Datagram, DatagramPort, Datagrams, EpollPort, MmsgPort, SendError, Verdicts};
+use crate::datagram::models::{EpollPort, MmsgPort, OpenPort, SocketModel};
+use crate::datagram::{Datagram, DatagramPort, SendError, turn};
 use crate::net::Path;
 use crate::time::Now;
 use std::net::{SocketAddr, UdpSocket};
@@ -16,16 +17,22 @@ fn addresses(list: &[&str]) -> Vec<SocketAddr> {
     list.iter().map(|address| address.parse().unwrap()).collect()
 }
 
-/// Each kind of port over `list`, with the addresses it got.
+/// A port of each model over `list`, with the addresses it got.
 fn every_port(list: &[&str], config: &SocketConfig) -> Vec<(Port, Vec<SocketAddr>)> {
-    let (epoll, mmsg) =
-        (EpollPort::open(&addresses(list), config), MmsgPort::open(&addresses(list), config));
-    let offloads = SocketConfig { gso: true, gro: true, ..config.clone() };
-    let offloads = MmsgPort::open(&addresses(list), &offloads);
-    let (epoll, mmsg, offloads) = (epoll.unwrap(), mmsg.unwrap(), offloads.unwrap());
-    let bound = [epoll.local_addresses(), mmsg.local_addresses(), offloads.local_addresses()];
-    let ports: [Port; 3] = [Box::new(epoll), Box::new(mmsg), Box::new(offloads)];
-    ports.into_iter().zip(bound).collect()
+    every_port_of(|_| true, list, config)
+}
+
+/// As [`every_port`], of the models that `are` so.
+fn every_port_of(
+    are: impl Fn(SocketModel) -> bool,
+    list: &[&str],
+    config: &SocketConfig,
+) -> Vec<(Port, Vec<SocketAddr>)> {
+    let open = |model: &SocketModel| {
+        let OpenPort { port, addresses } = model.open(&addresses(list), config).unwrap();
+        (port, addresses)
+    };
+    SocketModel::ALL.iter().filter(|model| are(**model)).map(open).collect()
 }
 
 /// A client of an address, with a bounded wait.
@@ -36,33 +43,11 @@ fn client(of: SocketAddr) -> UdpSocket {
     socket
 }
 
-/// One turn of a worker: returns how many datagrams the app saw.
-fn turn(port: &mut dyn DatagramPort, mut app: impl FnMut(&mut Datagram<'_>)) -> usize {
-    let (mut batch, mut seen) = (Batch::default(), 0);
-    if port.recv(&mut batch, Now::default()) > 0 {
-        loop {
-            let (mut views, mut verdicts) = (Datagrams::new(), Verdicts::new());
-            let opened = port.open(&mut batch, &mut views);
-            views.iter_mut().for_each(&mut app);
-            verdicts.extend(views.iter().map(Datagram::verdict));
-            drop(views);
-            port.settle(&mut batch, &verdicts);
-            seen += opened;
-            if opened == 0 || batch.frames.is_empty() {
-                break;
-            }
-        }
-    }
-    port.flush();
-    assert!(batch.frames.is_empty() && port.ledger().balances());
-    seen
-}
-
 /// Turns until the app has seen `count` datagrams.
 fn turns(port: &mut dyn DatagramPort, count: usize, mut app: impl FnMut(&mut Datagram<'_>)) {
     let (deadline, mut seen) = (Instant::now() + Duration::from_secs(10), 0);
     while seen < count {
-        seen += turn(port, &mut app);
+        seen += turn(port, Now::default(), &mut app);
         assert!(
             Instant::now() < deadline,
             "{}: {seen} of {count} datagrams: {:?}",
@@ -78,7 +63,7 @@ fn echo(datagram: &mut Datagram<'_>) {
 
 fn assert_nothing_is_out(port: &dyn DatagramPort) {
     let ledger = port.ledger();
-    assert_eq!(ledger.free, ledger.total, "{ledger}");
+    assert_eq!(ledger.free + ledger.kernel_rx, ledger.total, "{}: {ledger}", port.name());
 }
 
 #[test]
@@ -105,6 +90,40 @@ fn echoes_on_both_families_and_counts() {
         }
         assert_nothing_is_out(&*port);
     }
+}
+
+#[test]
+fn a_datagram_wakes_who_waits_on_the_descriptors() {
+    for (mut port, bound) in every_port(&LOOPBACK[..1], &SocketConfig::default()) {
+        for _ in 0..3 {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            // A worker has looked before it sleeps: only then is a receive with the kernel.
+            loop {
+                assert_eq!(turn(&mut *port, Now::default(), echo), 0, "nothing has arrived");
+                assert!(Instant::now() < deadline, "{}: there is always something to do", port.name());
+                if !port.before_sleep() {
+                    break;
+                }
+            }
+            let mut fds: Vec<_> = port.poll_fds().into_iter().map(readable).collect();
+            let (client, address) = (client(bound[0]), bound[0]);
+            let sender = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(5));
+                client.send_to(b"hello", address).unwrap();
+                client
+            });
+            // SAFETY: a valid array of its length, which outlives the call.
+            let woken = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, 30_000) };
+            assert_eq!(woken, 1, "{} slept on", port.name());
+            turns(&mut *port, 1, echo);
+            assert_eq!(sender.join().unwrap().recv(&mut [0; 16]).unwrap(), 5);
+        }
+        assert_nothing_is_out(&*port);
+    }
+}
+
+fn readable(fd: i32) -> libc::pollfd {
+    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
 }
 
 #[test]
@@ -205,7 +224,10 @@ fn an_answer_longer_than_its_part_of_a_gro_buffer_is_refused_and_no_neighbour_hu
 
 #[test]
 fn a_wildcard_answers_from_the_address_that_was_addressed() {
-    for (mut port, bound) in every_port(&["0.0.0.0:0", "[::]:0"], &SocketConfig::default()) {
+    let list = ["0.0.0.0:0", "[::]:0"];
+    for (mut port, bound) in
+        every_port_of(SocketModel::tells_local_address, &list, &SocketConfig::default())
+    {
         for (own, from) in [("127.0.0.9", "127.0.0.1:0"), ("127.1.2.3", "127.0.0.1:0"), ("::1", "[::1]:0")]
         {
             let index = usize::from(own.contains("::"));
@@ -243,7 +265,7 @@ fn datagrams_longer_than_a_frame_are_dropped_as_truncated() {
             turns(&mut *port, 1, |datagram| assert_eq!(datagram.payload().len(), 512));
             let deadline = Instant::now() + Duration::from_secs(10);
             while port.stats().dropped[DropReason::Truncated as usize] < 2 && Instant::now() < deadline {
-                turn(&mut *port, |_| {});
+                turn(&mut *port, Now::default(), |_| {});
             }
             assert_eq!(port.stats().dropped[DropReason::Truncated as usize], 2);
             assert_eq!(port.max_payload(true), 512);
@@ -306,11 +328,17 @@ fn a_taken_port_names_who_has_it() {
     for address in LOOPBACK {
         let other = UdpSocket::bind(address).unwrap();
         let taken = other.local_addr().unwrap();
-        let error =
-            MmsgPort::open(&[taken], &SocketConfig::default()).err().expect("it is taken").to_string();
-        assert!(error.contains(&taken.to_string()), "{error}");
-        assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
-        assert!(error.contains("stop it, or choose another"), "{error}");
+        for model in SocketModel::ALL {
+            let error =
+                model.open(&[taken], &SocketConfig::default()).err().expect("it is taken").to_string();
+            assert!(error.contains(&taken.to_string()), "{}: {error}", model.as_str());
+            assert!(
+                error.contains(&format!("(pid {})", std::process::id())),
+                "{}: {error}",
+                model.as_str()
+            );
+            assert!(error.contains("stop it, or choose another"), "{}: {error}", model.as_str());
+        }
     }
     let shared = SocketConfig { reuse_port: true, ..SocketConfig::default() };
     let one = MmsgPort::open(&addresses(&LOOPBACK[..1]), &shared).unwrap();
@@ -334,12 +362,80 @@ fn a_stopped_port_receives_no_more_but_sends() {
         let client = client(bound[0]);
         port.stop_rx();
         client.send_to(b"late", bound[0]).unwrap();
-        assert_eq!(turn(&mut *port, |_| panic!("received after the stop")), 0);
+        assert_eq!(turn(&mut *port, Now::default(), |_| panic!("received after the stop")), 0);
         let path = Path::to(0, bound[0], client.local_addr().unwrap()).unwrap();
         port.send(&path, 3, &mut |room| room.copy_from_slice(b"bye")).unwrap();
         port.flush();
         let mut buffer = [0; 8];
         assert_eq!(client.recv(&mut buffer).unwrap(), 3);
         assert!(port.is_drained());
+    }
+}
+
+/// What io_uring does otherwise when it is told to: a kernel thread that submits, answers that leave without a copy.
+#[test]
+fn io_uring_with_a_polling_thread_and_without_copies_loses_nothing() {
+    for (sqpoll, zero_copy_from) in [(true, 0), (false, 1), (true, 512)] {
+        let config = SocketConfig { sqpoll, zero_copy_from, ..SocketConfig::default() };
+        for list in [LOOPBACK, ["0.0.0.0:0", "[::]:0"]] {
+            let OpenPort { mut port, addresses } =
+                SocketModel::IoUring.open(&addresses(&list), &config).unwrap();
+            let port = &mut *port;
+            for (bound, own) in addresses.iter().zip(["127.0.0.1", "::1"]) {
+                let address = SocketAddr::new(own.parse().unwrap(), bound.port());
+                let client = client(address);
+                client.set_nonblocking(true).unwrap();
+                let before = port.stats().answered;
+                for round in 0..20u16 {
+                    for n in 0..10u16 {
+                        let len = [1, 64, 700, 1400, 9000][usize::from(n) % 5];
+                        client.send_to(&vec![(round + n) as u8; len], address).unwrap();
+                    }
+                    turns(port, 10, echo);
+                    let (mut buffer, mut bytes) = (vec![0; 10_000], 0);
+                    let deadline = Instant::now() + Duration::from_secs(10);
+                    while bytes < 2 * (1 + 64 + 700 + 1400 + 9000) {
+                        // A thread of the kernel submits when it comes to it, and what found no room is offered again.
+                        turn(port, Now::default(), |_| {});
+                        bytes += client.recv(&mut buffer).unwrap_or(0);
+                        assert!(
+                            Instant::now() < deadline,
+                            "{bytes} bytes: {} {:?}",
+                            port.ledger(),
+                            port.stats()
+                        );
+                    }
+                }
+                let deadline = Instant::now() + Duration::from_secs(10);
+                while !port.is_drained() {
+                    turn(port, Now::default(), |_| {});
+                    assert!(Instant::now() < deadline, "{}", port.ledger());
+                }
+                assert_eq!(port.stats().answered - before, 200);
+            }
+            assert_eq!(port.stats().dropped_total(), 0);
+            assert_nothing_is_out(port);
+            let ledger = port.close();
+            assert_eq!((ledger.free, ledger.abandoned), (ledger.total, 0), "{ledger}");
+        }
+    }
+}
+
+#[test]
+fn a_closed_port_is_free_again_at_once() {
+    for model in SocketModel::ALL {
+        let OpenPort { mut port, addresses } =
+            model.open(&addresses(&LOOPBACK), &SocketConfig::default()).unwrap();
+        let client = client(addresses[0]);
+        client.send_to(b"hello", addresses[0]).unwrap();
+        turns(&mut *port, 1, echo);
+        drop(port);
+        let again = model.open(&addresses, &SocketConfig::default());
+        // A process that another test starts has copies of the sockets until it executes.
+        let again = again.or_else(|_| {
+            std::thread::sleep(Duration::from_secs(1));
+            model.open(&addresses, &SocketConfig::default())
+        });
+        assert!(again.is_ok(), "{}", model.as_str());
     }
 }

@@ -2,8 +2,11 @@
 
 use super::super::packet::Packet;
 use super::super::parse::{Arrival, headers};
+use super::super::plain;
 use super::super::{DropReason, Tag};
 use super::{OURS, answer, config, turned, unpadded, wired};
+use crate::datagram::Opened;
+use crate::frame::{Burst, FramePool, flag};
 use crate::port::MemoryConfig;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -17,6 +20,34 @@ fn verdict(bytes: &[u8]) -> Result<(SocketAddr, SocketAddr, Vec<u8>), DropReason
     let payload = &bytes[parsed.payload()..][..parsed.len as usize];
     parsed.verify(payload)?;
     Ok((parsed.path.peer(), parsed.path.local(), payload.to_vec()))
+}
+
+/// What the quick way makes of a packet.
+fn quickly(bytes: &[u8], flags: u8) -> Option<Opened> {
+    let mut pool = FramePool::new(1, 2048, 0);
+    let mut burst = Burst::new();
+    pool.fill(&mut burst, 1, 0);
+    assert!(burst[0].set_len(bytes.len()));
+    burst[0].bytes_mut().copy_from_slice(bytes);
+    burst[0].set_flags(flags);
+    let mut opened = Default::default();
+    let (next, payload) = plain::open(&burst, 0, &ARRIVAL, &mut opened);
+    burst.drain(..).for_each(|frame| pool.give(frame));
+    assert_eq!((next, payload), (opened.len(), opened.iter().map(|note| u64::from(note.len)).sum()));
+    opened.pop()
+}
+
+/// Whether it finds what the long way does, which may find more.
+fn agree(bytes: &[u8], flags: u8) -> bool {
+    let Some(quick) = quickly(bytes, flags) else { return true };
+    let verify = flags & flag::CHECKSUM_VERIFIED == 0;
+    let Ok(parsed) = headers(bytes, bytes.len(), &Arrival { verify, ..ARRIVAL }) else { return false };
+    let payload = &bytes[parsed.payload()..][..parsed.len as usize];
+    let places = (quick.ip, quick.udp, quick.payload as usize, quick.len as usize);
+    (!verify || parsed.verify(payload).is_ok())
+        && quick.path == parsed.path
+        && places == (parsed.ip, parsed.udp, parsed.payload(), payload.len())
+        && (quick.frame, quick.segments) == (0, 1)
 }
 
 /// Addresses that can be answered: unicast, two different ones.
@@ -105,6 +136,31 @@ proptest! {
             let same = (source, destination, &payload) == (packet.source, packet.destination, &packet.payload);
             prop_assert!(same || !packet.checksum, "a change of byte {at} went unnoticed");
         }
+    }
+
+    #[test]
+    fn the_quick_way_takes_what_is_plain_and_finds_what_the_long_way_finds(
+        packet in packets(),
+        trusted: bool,
+        changes in vec((0usize..64, any::<u8>()), 0..4),
+        cut in 0usize..80,
+    ) {
+        let flags = if trusted { flag::CHECKSUM_VERIFIED } else { 0 };
+        let more = if packet.source.is_ipv4() { packet.options.len() } else { packet.extensions.len() };
+        let plain = packet.tags.is_empty() && more == 0;
+        // Addressed to us.
+        let mut bytes = Packet { macs: (packet.macs.0, OURS), ..packet }.build();
+        prop_assert_eq!(quickly(&bytes, flags).is_some(), plain);
+        prop_assert!(agree(&bytes, flags));
+        // Of the long way's reasons to refuse a packet, each has a byte or two among the first.
+        for (at, value) in changes {
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = value;
+                prop_assert!(agree(&bytes, flags), "byte {} is {}", at, value);
+            }
+        }
+        bytes.truncate(bytes.len().saturating_sub(cut));
+        prop_assert!(agree(&bytes, flags));
     }
 
     #[test]

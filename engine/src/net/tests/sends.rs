@@ -64,7 +64,7 @@ fn sends_find_their_limits() {
 fn controlled() -> (Wired, Publisher) {
     let (links, publisher) = subscription(Arc::new(Waker::new(|| {})));
     let (port, wire) = MemoryPort::new(&config());
-    let net = Net::new(Box::new(port), NetConfig { index: 0, links: Some(links) });
+    let net = Net::new(Box::new(port), NetConfig { links: Some(links), ..NetConfig::default() });
     (Wired { net, wire, flags: 0, now: Now::default() }, publisher)
 }
 

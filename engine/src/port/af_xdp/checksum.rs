@@ -5,7 +5,8 @@
 //!              │ flags │ csum_start │ csum_offset │ … │◄── descriptor address
 //! ```
 //!
-//! Used only where the device offers it (`tx-checksum` of netdev's xsk-features). Source:
+//! Used where the device offers it (`tx-checksum` of netdev's xsk-features), or the kernel in its place when it is told to. Once the
+//! UMEM is registered with metadata, the kernel wants room for it before every packet, asked for or not. Source:
 //! Documentation/networking/xsk-tx-metadata.rst; linux/if_xdp.h.
 
 use crate::frame::{Frame, flag};

@@ -12,6 +12,9 @@ pub const LINK_HEADER: u32 = 14 + 8;
 /// Frames of one packet at most: the kernel's `MAX_SKB_FRAGS`. A longer chain could not be sent in copy mode.
 pub const MAX_SEGMENTS: usize = 17;
 
+/// Chunks of a UMEM at most. Addresses are 64 bits, but the kernel counts chunks in u32 and we index them so.
+pub(super) const MAX_FRAMES: u32 = 1 << 24;
+
 /// Whether the device's DMA goes to the UMEM itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ZeroCopy {
@@ -21,6 +24,19 @@ pub enum ZeroCopy {
     /// Zero-copy or an error.
     Require,
     /// The kernel copies.
+    Never,
+}
+
+/// Who finishes transport checksums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TxChecksum {
+    /// The device, where the kernel says that it offers it for AF_XDP (`tx-checksum` of netdev's xsk-features); else we.
+    #[default]
+    Auto,
+    /// The kernel, in copy mode with packets of one frame (`XDP_UMEM_TX_SW_CSUM`, Linux 6.8): slower than doing it ourselves, but
+    /// the same way through the rings as with a device that can, for tests.
+    Kernel,
+    /// We.
     Never,
 }
 
@@ -49,9 +65,11 @@ pub struct AfXdpConfig {
     /// Its queues to serve, each once.
     pub queues: Vec<u16>,
     /// Chunks of the UMEM, shared by all queues. Enough is: for each queue one fill ring and what is on its way out.
-    /// With fewer, bursts of arrivals are dropped (`fill_ring_empty`); more cost cache misses and memory.
+    /// With fewer, bursts of arrivals are dropped (`fill_ring_empty`); more cost cache misses and memory. In zero-copy mode
+    /// as many are added as the device's own receive rings hold.
     pub frames: u32,
     /// Bytes of a chunk: 2048 or 4096 (the kernel takes no others in aligned mode). 2048 holds packets up to 1792 bytes.
+    /// Where a device could not use that much of it in zero-copy mode, 4096 is taken.
     pub chunk: u32,
     /// Bytes to keep free before a received packet, beyond the kernel's own 256.
     pub headroom: u32,
@@ -67,6 +85,8 @@ pub struct AfXdpConfig {
     pub tx_reserve: u32,
     /// See [`ZeroCopy`].
     pub zero_copy: ZeroCopy,
+    /// See [`TxChecksum`].
+    pub tx_checksum: TxChecksum,
     /// Off (`None`) by default: it pays on NICs whose interrupts land on the worker's core.
     pub busy_poll: Option<BusyPoll>,
     /// Frames that one copy-mode wakeup may transmit (`XDP_MAX_TX_SKB_BUDGET`, Linux 6.17). The kernel's own 32 costs a
@@ -97,6 +117,7 @@ impl AfXdpConfig {
             completion_ring: 2048,
             tx_reserve: 256,
             zero_copy: ZeroCopy::Auto,
+            tx_checksum: TxChecksum::Auto,
             busy_poll: None,
             tx_budget: 512,
             huge_pages: true,
@@ -167,9 +188,8 @@ impl AfXdpConfig {
                 format!("more than {least} are needed: the transmit reserve and one for each queue");
             return bad("frames", u64::from(self.frames), remedy);
         }
-        // Addresses are 64 bits, but the kernel counts chunks in u32 and we index them so.
-        if self.frames > 1 << 24 {
-            return bad("frames", u64::from(self.frames), "at most 16777216".into());
+        if self.frames > MAX_FRAMES {
+            return bad("frames", u64::from(self.frames), format!("at most {MAX_FRAMES}"));
         }
         Ok(())
     }

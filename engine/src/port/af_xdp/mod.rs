@@ -34,11 +34,13 @@ mod ring;
 mod socket;
 mod umem;
 
-pub use config::{AfXdpConfig, BusyPoll, LINK_HEADER, MAX_SEGMENTS, XDP_PACKET_HEADROOM, ZeroCopy};
+pub use config::{
+    AfXdpConfig, BusyPoll, LINK_HEADER, MAX_SEGMENTS, TxChecksum, XDP_PACKET_HEADROOM, ZeroCopy,
+};
 pub use error::AfXdpError;
 
 use crate::frame::{BURST, Burst, Frame, Ledger, flag};
-use crate::port::{Port, PortInfo, PortStats};
+use crate::port::{Port, PortInfo, PortStats, QueueCounters};
 use chunks::Chunks;
 use queue::{Mode, Queue};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -48,6 +50,10 @@ use umem::Umem;
 /// worker flushes some million times a second: one system call every 50 µs or so, while nothing happens. A sleeping one
 /// takes a second or two; higher would take it longer, lower would show in the idle worker's profile.
 const PROBE_EVERY: u32 = 256;
+
+/// Flushes between two rings for transmit that nobody asked for, to tell a device that is slow from one that has stalled. A busy
+/// worker pays one system call for so many bursts; a sleeping one with frames out comes to it several times a second.
+const NUDGE_EVERY: u32 = 2048;
 
 /// Instead of a place in the list of queues: no queue can send the frame. A port has fewer than 255 queues.
 const REFUSED: u8 = u8::MAX;
@@ -62,17 +68,19 @@ pub struct AfXdp {
     next_rx: usize,
     /// Queue that is topped up first in the next flush.
     next_fill: usize,
-    /// Chunks each queue may have posted.
+    /// Chunks each queue may have posted: in its fill ring, and in the device's ring in zero-copy mode.
     target: u32,
     /// Free chunks that posting leaves.
     reserve: usize,
     /// Nothing more is posted.
     stopped: bool,
     idle_flushes: u32,
-    /// Frames accepted and given back because nothing can send them (empty, or in a chain too long).
+    flushes: u32,
+    /// Frames accepted and given back because nothing can send them (empty, in a chain too long, no room for metadata).
     refused: u64,
     closed: Option<Box<Closed>>,
     zero_copy: bool,
+    refused_zero_copy: Option<String>,
     info: Box<PortInfo>,
 }
 
@@ -92,21 +100,21 @@ impl AfXdp {
     /// See [`AfXdpError`].
     pub fn open(config: &AfXdpConfig) -> Result<AfXdp, AfXdpError> {
         let plan = plan::Plan::make(config)?;
+        let config = &plan.fit(config);
         let bytes = config.frames as usize * config.chunk as usize;
         let umem = Umem::new(bytes, config.huge_pages, config.numa_node)?;
-        let chunks = Chunks::new(umem, config.chunk, XDP_PACKET_HEADROOM + config.headroom);
-        let (bound, zero_copy) = socket::open(config, &plan, chunks.region())?;
+        let mut chunks = Chunks::new(umem, config.chunk, XDP_PACKET_HEADROOM + config.headroom);
+        let region = chunks.region();
+        let target = target(config, plan.device_ring);
+        let post = |fill: &mut _| queue::post(fill, target.min(config.fill_ring), &mut chunks);
+        let socket::Opened { queues: bound, zero_copy, refused, tx_checksum } =
+            socket::open(config, &plan, region, post)?;
         let segments = match (plan.multi_buffer, zero_copy) {
             (false, _) => 1,
             (true, false) => MAX_SEGMENTS as u32,
             (true, true) => plan.zero_copy_segments.min(MAX_SEGMENTS as u32),
         };
-        let mode = Mode {
-            zero_copy,
-            busy_poll: config.busy_poll.is_some(),
-            segments,
-            tx_checksum: plan.tx_checksum,
-        };
+        let mode = Mode { zero_copy, busy_poll: config.busy_poll.is_some(), segments, tx_checksum };
         let queues =
             config.queues.iter().zip(bound).map(|(&id, bound)| Queue::new(id, bound, mode)).collect();
         let info = PortInfo {
@@ -120,10 +128,11 @@ impl AfXdp {
             mtu: plan.link.mtu as usize,
             mac: Some(plan.link.mac),
             queues: config.queues.clone(),
-            tx_checksum: plan.tx_checksum,
+            tx_checksum,
             max_segments: segments as usize,
         };
-        let mut port = AfXdp::over(queues, chunks, config, zero_copy, info);
+        let mut port = AfXdp::over(queues, chunks, config, target, zero_copy, info);
+        port.refused_zero_copy = refused.map(|error| error.to_string());
         port.flush();
         Ok(port)
     }
@@ -132,6 +141,7 @@ impl AfXdp {
         queues: Vec<Queue>,
         chunks: Chunks,
         config: &AfXdpConfig,
+        target: u32,
         zero_copy: bool,
         info: PortInfo,
     ) -> AfXdp {
@@ -139,20 +149,21 @@ impl AfXdp {
         for (slot, queue) in config.queues.iter().enumerate() {
             slots[usize::from(*queue)] = slot as u8;
         }
-        let each = (chunks.total() - config.tx_reserve) / queues.len() as u32;
         AfXdp {
             queues,
             chunks,
             slots,
             next_rx: 0,
             next_fill: 0,
-            target: each.min(config.fill_ring).max(1),
+            target,
             reserve: config.tx_reserve as usize,
             stopped: false,
             idle_flushes: 0,
+            flushes: 0,
             refused: 0,
             closed: None,
             zero_copy,
+            refused_zero_copy: None,
             info: Box::new(info),
         }
     }
@@ -165,6 +176,11 @@ impl AfXdp {
     /// True when the device's DMA goes to the UMEM itself, as read back from the kernel.
     pub fn is_zero_copy(&self) -> bool {
         self.zero_copy
+    }
+
+    /// Why the kernel copies although the device offers zero-copy and it was asked for.
+    pub fn refused_zero_copy(&self) -> Option<&str> {
+        self.refused_zero_copy.as_deref()
     }
 
     /// True when the UMEM lies on huge pages.
@@ -221,6 +237,14 @@ impl AfXdp {
     }
 }
 
+/// Chunks that each queue may have posted: a full fill ring beside what the device's own ring holds, as far as there are
+/// chunks. With the device's ring left out, one larger than the fill ring would never be full: packets would be lost, and the
+/// driver would ask for a wakeup all the time.
+fn target(config: &AfXdpConfig, device_ring: u32) -> u32 {
+    let each = (config.frames - config.tx_reserve) / config.queues.len() as u32;
+    each.min(config.fill_ring.saturating_add(device_ring)).max(1)
+}
+
 /// Frames of the packet that begins `frames`.
 #[inline(always)]
 fn chain_len(frames: &[Frame]) -> usize {
@@ -228,15 +252,15 @@ fn chain_len(frames: &[Frame]) -> usize {
     whole.map_or(frames.len(), |last| last + 1)
 }
 
-/// True for what the kernel would refuse and never give back: an empty descriptor, a chain it does not take, or one
-/// without an end.
+/// True for what the kernel would refuse and never give back: an empty descriptor, one without room for metadata, a chain it
+/// does not take, or one without an end.
 #[inline(always)]
 fn unsendable(queue: &Queue, packet: &[Frame]) -> bool {
     match packet {
-        [one] => one.len() == 0 || one.has(flag::MORE),
+        [one] => queue.refuses_frame(one) || one.has(flag::MORE),
         chain => {
             queue.refuses(chain.len())
-                || chain.iter().any(|frame| frame.len() == 0)
+                || chain.iter().any(|frame| queue.refuses_frame(frame))
                 || chain.last().is_some_and(|last| last.has(flag::MORE))
         }
     }
@@ -292,6 +316,10 @@ impl Port for AfXdp {
         if !self.stopped {
             self.top_up();
             self.queues.iter_mut().for_each(Queue::wake_rx);
+        }
+        self.flushes = self.flushes.wrapping_add(1);
+        if self.flushes.is_multiple_of(NUDGE_EVERY) {
+            self.queues.iter_mut().for_each(Queue::nudge);
         }
         self.idle_flushes = if busy { 0 } else { self.idle_flushes + 1 };
         if self.idle_flushes == PROBE_EVERY {
@@ -358,11 +386,24 @@ impl Port for AfXdp {
                 socket.add_statistics(&mut stats);
             }
         }
-        if !self.zero_copy {
+        if self.zero_copy {
+            // A zero-copy driver counts its looks into an empty fill ring here. The packets that it loses over it are lost in the
+            // device, which counts them itself.
+            stats.fill_ring_empty = 0;
+        } else {
             // In copy mode the kernel counts a packet that finds no posted frame both ways; each is to have one reason.
             stats.rx_dropped = stats.rx_dropped.saturating_sub(stats.fill_ring_empty);
         }
         stats
+    }
+
+    fn queue_counters(&self, at: usize) -> QueueCounters {
+        self.queues.get(at).map_or_else(QueueCounters::default, |queue| QueueCounters {
+            rx_frames: queue.counts.rx_frames,
+            tx_frames: queue.counts.tx_frames,
+            tx_completed: queue.counts.tx_completed,
+            tx_wakeups: queue.counts.tx_wakeups,
+        })
     }
 
     fn stop_rx(&mut self) {

@@ -1,11 +1,45 @@
 //! What is decided about a device before anything is opened: from the configuration, the interface, and what the kernel
 //! says the device can do. It changes nothing.
 
-use super::config::{LINK_HEADER, MAX_SEGMENTS};
-use super::{AfXdpConfig, AfXdpError, ZeroCopy};
+use super::config::{LINK_HEADER, MAX_FRAMES, MAX_SEGMENTS};
+use super::{AfXdpConfig, AfXdpError, TxChecksum, ZeroCopy};
+use crate::host::ethnl;
+use crate::host::ethtool::Ethtool;
 use crate::host::link::Link;
 use crate::host::netdev::{Features, xdp, xsk};
 use std::io;
+
+/// Drivers of devices that count the bytes of a receive buffer in KiB (`SRRCTL.BSIZEPKT` of Intel's 1 and 10 Gbit/s
+/// controllers; igb_main.c, igc_main.c, ixgbe_main.c). In zero-copy mode they round down what a chunk leaves, so that 1,792
+/// bytes are 1,024 to them, and put the rest of a longer packet into the next chunk as if it were a packet of its own (seen
+/// with igb on Linux 7.3). No netlink attribute says so.
+const BUFFERS_IN_KIB: [&str; 3] = ["igb", "igc", "ixgbe"];
+/// The larger chunk that the kernel takes.
+const LARGE_CHUNK: u32 = 4096;
+
+/// What is asked of the driver besides the netdev family.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Device {
+    pub driver: String,
+    /// Descriptors of a receive ring; 0 when it has none.
+    pub rx_ring: u32,
+}
+
+impl Device {
+    fn of(link: &Link) -> Device {
+        let driver = Ethtool::new(&link.name).and_then(|ethtool| ethtool.driver());
+        Device {
+            driver: driver.map(|driver| driver.name).unwrap_or_default(),
+            rx_ring: ethnl::rx_ring(link.index).unwrap_or(0),
+        }
+    }
+
+    /// Bytes of a packet that zero-copy receive puts into one chunk of this size.
+    fn room(&self, chunk: u32, config: &AfXdpConfig) -> u32 {
+        let room = AfXdpConfig { chunk, ..config.clone() }.packet_room();
+        if BUFFERS_IN_KIB.contains(&self.driver.as_str()) { room / 1024 * 1024 } else { room }
+    }
+}
 
 /// How a device will be opened.
 #[derive(Clone, Debug)]
@@ -19,8 +53,12 @@ pub(super) struct Plan {
     pub multi_buffer: bool,
     /// Frames a packet may take when zero-copy is on.
     pub zero_copy_segments: u32,
-    /// The device finishes checksums.
+    /// The device (or the kernel in its place) finishes checksums that are marked so.
     pub tx_checksum: bool,
+    /// Chunk size in bytes.
+    pub chunk: u32,
+    /// Descriptors of each of the device's receive rings, when it takes its frames from us (zero-copy), else 0.
+    pub device_ring: u32,
 }
 
 impl Plan {
@@ -43,7 +81,16 @@ impl Plan {
             log::warn!("{0} is down: nothing arrives before `ip link set {0} up`", config.interface);
         }
         let features = Features::of(link.index);
-        Plan::decide(config, link, features)
+        let device = Device::of(&link);
+        Plan::decide(config, link, features, &device)
+    }
+
+    /// The configuration as this device needs it.
+    pub fn fit(&self, config: &AfXdpConfig) -> AfXdpConfig {
+        // What lies in the device's own rings is neither posted nor with us.
+        let device_rings = self.device_ring.saturating_mul(config.queues.len() as u32);
+        let frames = config.frames.saturating_add(device_rings).min(MAX_FRAMES).max(config.frames);
+        AfXdpConfig { chunk: self.chunk, frames, ..config.clone() }
     }
 
     /// The decision itself, given what the kernel says about the device.
@@ -51,9 +98,10 @@ impl Plan {
         config: &AfXdpConfig,
         link: Link,
         features: io::Result<Features>,
+        device: &Device,
     ) -> Result<Plan, AfXdpError> {
         let interface = || config.interface.clone();
-        let needed = config.segments(link.mtu);
+        let (packet, needed) = (link.mtu + LINK_HEADER, config.segments(link.mtu));
         let multi_buffer = needed > 1;
         if needed as usize > MAX_SEGMENTS {
             return Err(AfXdpError::ChainTooLong {
@@ -85,6 +133,12 @@ impl Plan {
                 "MTU {} needs {needed} frames for a packet, zero-copy takes {}",
                 link.mtu, features.zero_copy_max_segments
             )),
+            Ok(_) if !multi_buffer && device.room(LARGE_CHUNK, config) < packet => Some(format!(
+                "MTU {} needs {packet} bytes, and {} takes {} of the largest chunk",
+                link.mtu,
+                device.driver,
+                device.room(LARGE_CHUNK, config)
+            )),
             Ok(_) => None,
         };
         let zero_copy = match (config.zero_copy, refusal) {
@@ -94,8 +148,23 @@ impl Plan {
                 return Err(AfXdpError::NoZeroCopy { interface: interface(), why });
             }
         };
+        let room = device.room(config.chunk, config);
+        let chunk = if zero_copy && !multi_buffer && room < packet { LARGE_CHUNK } else { config.chunk };
+        if chunk != config.chunk {
+            log::info!(
+                "{}: {} takes {room} bytes of a {}-byte chunk, a packet has up to {packet}: using {chunk}-byte ones",
+                config.interface,
+                device.driver,
+                config.chunk
+            );
+        }
         let features = features.unwrap_or_default();
-        let tx_checksum = features.xsk & xsk::TX_CHECKSUM != 0;
+        let tx_checksum = match config.tx_checksum {
+            TxChecksum::Auto => features.xsk & xsk::TX_CHECKSUM != 0,
+            // It computes while it copies a packet's first frame, and sums no others (Linux 6.18).
+            TxChecksum::Kernel => !zero_copy && !multi_buffer,
+            TxChecksum::Never => false,
+        };
         Ok(Plan {
             link,
             zero_copy,
@@ -103,6 +172,8 @@ impl Plan {
             multi_buffer,
             zero_copy_segments: features.zero_copy_max_segments,
             tx_checksum,
+            chunk,
+            device_ring: if zero_copy { device.rx_ring } else { 0 },
         })
     }
 }
@@ -112,10 +183,20 @@ mod tests {
     use super::*;
 
     fn decide(mtu: u32, zero_copy: ZeroCopy, features: io::Result<Features>) -> Result<Plan, AfXdpError> {
+        decide_for("virtio_net", mtu, zero_copy, features)
+    }
+
+    fn decide_for(
+        driver: &str,
+        mtu: u32,
+        zero_copy: ZeroCopy,
+        features: io::Result<Features>,
+    ) -> Result<Plan, AfXdpError> {
         let link = Link { name: "eth9".into(), index: 9, mtu, mac: [2; 6], queues: Some(4), up: true };
         let mut config = AfXdpConfig::new("eth9", [0]);
         config.zero_copy = zero_copy;
-        Plan::decide(&config, link, features)
+        let device = Device { driver: driver.into(), rx_ring: 512 };
+        Plan::decide(&config, link, features, &device)
     }
 
     fn offers(xdp: u64) -> io::Result<Features> {
@@ -137,6 +218,30 @@ mod tests {
     }
 
     #[test]
+    fn checksums_are_left_to_who_offers_to_finish_them() {
+        let can = |xsk| {
+            Ok(Features { xdp: xdp::BASIC | xdp::XSK_ZEROCOPY | xdp::RX_SG, xsk, ..Features::default() })
+        };
+        let finished_at = |mtu, asked, zero_copy, xsk| {
+            let link = Link { name: "eth9".into(), index: 9, mtu, mac: [2; 6], queues: None, up: true };
+            let config = AfXdpConfig { tx_checksum: asked, zero_copy, ..AfXdpConfig::new("eth9", [0]) };
+            Plan::decide(&config, link, can(xsk), &Device::default()).unwrap().tx_checksum
+        };
+        let finished = |asked, zero_copy, xsk| finished_at(1500, asked, zero_copy, xsk);
+        use TxChecksum::{Auto, Kernel, Never};
+        assert!(finished(Auto, ZeroCopy::Auto, xsk::TX_CHECKSUM | xsk::TX_TIMESTAMP));
+        assert!(!finished(Auto, ZeroCopy::Auto, xsk::TX_TIMESTAMP));
+        assert!(!finished(Never, ZeroCopy::Auto, xsk::TX_CHECKSUM));
+        assert!(finished(Kernel, ZeroCopy::Never, 0));
+        assert!(!finished_at(9000, Kernel, ZeroCopy::Never, 0), "it sums no chains");
+        assert!(finished_at(9000, Auto, ZeroCopy::Never, xsk::TX_CHECKSUM), "a device does");
+        assert!(
+            !finished(Kernel, ZeroCopy::Auto, 0),
+            "in zero-copy mode the kernel does not see the packet"
+        );
+    }
+
+    #[test]
     fn a_large_mtu_needs_multi_buffer_and_short_enough_chains() {
         assert!(decide(9000, ZeroCopy::Auto, offers(xdp::RX_SG)).unwrap().multi_buffer);
         assert!(!decide(1500, ZeroCopy::Auto, offers(xdp::RX_SG)).unwrap().multi_buffer);
@@ -148,6 +253,37 @@ mod tests {
         let both = xdp::RX_SG | xdp::XSK_ZEROCOPY;
         assert!(!decide(9000, ZeroCopy::Auto, offers(both)).unwrap().zero_copy);
         assert!(decide(9000, ZeroCopy::Require, offers(both)).is_err());
+    }
+
+    #[test]
+    fn a_device_that_counts_in_kib_gets_chunks_it_can_use() {
+        let all = || offers(xdp::BASIC | xdp::XSK_ZEROCOPY);
+        let chunk = |driver, mtu, zero_copy| decide_for(driver, mtu, zero_copy, all()).unwrap().chunk;
+        assert_eq!(chunk("igb", 1500, ZeroCopy::Auto), 4096);
+        assert_eq!((chunk("igb", 1002, ZeroCopy::Auto), chunk("igb", 1003, ZeroCopy::Auto)), (2048, 4096));
+        // The kernel copies into whole chunks, and others take every byte.
+        assert_eq!(chunk("igb", 1500, ZeroCopy::Never), 2048);
+        assert_eq!(chunk("ice", 1500, ZeroCopy::Auto), 2048);
+        // 3,840 bytes of a large chunk are three KiB to it.
+        let link =
+            || Link { name: "eth9".into(), index: 9, mtu: 3500, mac: [2; 6], queues: None, up: true };
+        let config = AfXdpConfig { chunk: 4096, ..AfXdpConfig::new("eth9", [0]) };
+        let device = |driver: &str| Device { driver: driver.into(), rx_ring: 0 };
+        assert!(!Plan::decide(&config, link(), all(), &device("igb")).unwrap().zero_copy);
+        assert!(Plan::decide(&config, link(), all(), &device("ice")).unwrap().zero_copy);
+        let config = AfXdpConfig { zero_copy: ZeroCopy::Require, ..config };
+        let error = Plan::decide(&config, link(), all(), &device("igb")).unwrap_err().to_string();
+        assert!(error.contains("3522") && error.contains("3072"), "{error}");
+    }
+
+    #[test]
+    fn a_zero_copy_device_gets_frames_for_its_own_rings() {
+        let config = AfXdpConfig::new("eth9", [0, 1]);
+        let all = || offers(xdp::BASIC | xdp::XSK_ZEROCOPY);
+        let plan = decide(1500, ZeroCopy::Auto, all()).unwrap();
+        assert_eq!((plan.device_ring, plan.fit(&config).frames), (512, 8192 + 1024));
+        let plan = decide(1500, ZeroCopy::Never, all()).unwrap();
+        assert_eq!((plan.device_ring, plan.fit(&config).frames), (0, 8192));
     }
 
     #[test]

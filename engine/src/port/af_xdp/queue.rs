@@ -11,6 +11,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 /// each of many peers; what is left goes with the next flush.
 const MAX_WAKEUPS: u32 = 64;
 
+/// Flushes after which a zero-copy queue that has something to send and nothing new is rung for again, should a doorbell have
+/// been lost while the driver was reconfigured. A spinning worker flushes some million times a second, so this costs a system
+/// call every 50 µs or so of a stall; lower would ring while the driver's interrupt is still on its way.
+pub(super) const RING_AGAIN_AFTER: u32 = 64;
+
 /// The two sides of a socket that can be woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
@@ -57,6 +62,8 @@ pub(super) struct Counts {
     pub tx_dropped: u64,
     pub chains_dropped: u64,
     pub wakeups: u64,
+    /// Of the wakeups, those for transmit.
+    pub tx_wakeups: u64,
 }
 
 /// How a queue was opened.
@@ -79,6 +86,10 @@ pub(super) struct Queue {
     in_rx: u32,
     /// Chunks submitted and not completed.
     in_tx: u32,
+    /// `counts.tx_frames` when a zero-copy driver was last woken for transmit.
+    announced: u64,
+    /// Flushes since then that had nothing new for it.
+    quiet_flushes: u32,
     /// Transmit slots promised to frames of the burst being accepted.
     promised: u32,
     pub id: u16,
@@ -91,10 +102,27 @@ pub(super) struct Queue {
     failure: Option<i32>,
 }
 
+/// Puts up to `count` free chunks into a fill ring that has room for them, and says how many.
+#[inline]
+pub(super) fn post(fill: &mut Producer<u64>, count: u32, chunks: &mut Chunks) -> u32 {
+    let mut posted = 0;
+    while posted < count {
+        let Some(addr) = chunks.post() else { break };
+        fill.push(addr);
+        posted += 1;
+    }
+    if posted > 0 {
+        fill.publish();
+    }
+    posted
+}
+
 impl Queue {
     pub fn new(id: u16, bound: Bound, mode: Mode) -> Queue {
-        let Bound { socket, rx, tx, fill, completion } = bound;
-        Queue::over(id, (rx, tx, fill, completion), Doorbell::Socket(socket), mode)
+        let Bound { socket, rx, tx, fill, completion, posted } = bound;
+        let mut queue = Queue::over(id, (rx, tx, fill, completion), Doorbell::Socket(socket), mode);
+        queue.in_rx = posted;
+        queue
     }
 
     pub fn over(
@@ -115,6 +143,8 @@ impl Queue {
             completion,
             in_rx: 0,
             in_tx: 0,
+            announced: 0,
+            quiet_flushes: 0,
             promised: 0,
             id,
             skipping: false,
@@ -131,6 +161,11 @@ impl Queue {
             #[cfg(test)]
             Doorbell::Simulated(_) => None,
         }
+    }
+
+    #[cfg(test)]
+    pub fn finish_checksums(&mut self) {
+        self.mode.tx_checksum = true;
     }
 
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -248,16 +283,7 @@ impl Queue {
     /// Posts up to `count` free chunks for receive.
     #[inline]
     pub fn post(&mut self, count: u32, chunks: &mut Chunks) {
-        let mut posted = 0;
-        while posted < count {
-            let Some(addr) = chunks.post() else { break };
-            self.fill.push(addr);
-            posted += 1;
-        }
-        if posted > 0 {
-            self.fill.publish();
-            self.in_rx += posted;
-        }
+        self.in_rx += post(&mut self.fill, count, chunks);
     }
 
     // ---- transmit
@@ -271,6 +297,12 @@ impl Queue {
             self.promised = want;
         }
         fits
+    }
+
+    /// A frame that this queue can never send: the kernel wants room for the metadata before every packet once there is any.
+    #[inline(always)]
+    pub fn refuses_frame(&self, frame: &Frame) -> bool {
+        frame.len() == 0 || (self.mode.tx_checksum && frame.headroom() < checksum::METADATA_BYTES as usize)
     }
 
     /// A chain that this queue can never send, whatever room it has.
@@ -327,22 +359,23 @@ impl Queue {
         if self.in_tx == 0 || !self.tx.needs_wakeup() {
             return;
         }
+        if self.mode.zero_copy {
+            return self.wake_driver();
+        }
         let mut pending = self.tx.pending();
         for _ in 0..MAX_WAKEUPS {
             if pending == 0 {
                 return;
             }
-            self.counts.wakeups += 1;
-            let answer = self.doorbell.ring(Side::Tx);
+            let answer = self.ring_tx();
             let left = self.tx.pending();
             let progress = left != pending;
             pending = left;
             match answer {
-                Ok(()) if self.mode.zero_copy => return,
                 // Everything was sent, or the budget was used up.
                 Ok(()) | Err(libc::EINTR) if progress => {}
                 // One frame was completed but dropped by the driver; the rest is still queued.
-                Err(libc::EBUSY) if !self.mode.zero_copy && progress => self.counts.tx_dropped += 1,
+                Err(libc::EBUSY) if progress => self.counts.tx_dropped += 1,
                 // Still queued: the budget is used up, or the completion ring or the send buffer is full.
                 Err(libc::EAGAIN | libc::ENOBUFS) if progress => self.reap(chunks),
                 Err(errno @ (libc::ENXIO | libc::ENODEV)) => return self.lost(errno),
@@ -352,12 +385,49 @@ impl Queue {
         }
     }
 
-    /// Rings for receive when the kernel asks for it, or to poll the device when busy polling is on.
+    /// In zero-copy mode the doorbell has the driver poll its queue, now or by an interrupt, and the driver goes on by itself
+    /// until the ring is empty. It leaves the wakeup flag set all along, so once for what is new is enough.
+    #[inline]
+    fn wake_driver(&mut self) {
+        if self.tx.pending() == 0 {
+            return;
+        }
+        if self.announced == self.counts.tx_frames && self.quiet_flushes < RING_AGAIN_AFTER {
+            self.quiet_flushes += 1;
+            return;
+        }
+        self.quiet_flushes = 0;
+        match self.ring_tx() {
+            Ok(()) => self.announced = self.counts.tx_frames,
+            Err(errno @ (libc::ENXIO | libc::ENODEV)) => self.lost(errno),
+            // The driver is being reconfigured, or the link is down: the next flush rings again.
+            Err(_) => {}
+        }
+    }
+
+    /// Rings for receive when the driver asks for it, or to poll the device when busy polling is on. In copy mode there is
+    /// no driver, and the call does nothing (`__xsk_recvmsg`); the flag comes up there all the same in an overload, for each burst.
     #[inline]
     pub fn wake_rx(&mut self) {
-        if self.mode.busy_poll || self.fill.needs_wakeup() {
+        if self.mode.busy_poll || (self.mode.zero_copy && self.fill.needs_wakeup()) {
             self.counts.wakeups += 1;
             self.probe();
+        }
+    }
+
+    #[inline]
+    fn ring_tx(&mut self) -> Result<(), i32> {
+        self.counts.wakeups += 1;
+        self.counts.tx_wakeups += 1;
+        self.doorbell.ring(Side::Tx)
+    }
+
+    /// Rings for transmit when frames are out, whatever the ring says: a device that has come to rest with frames that it took
+    /// but does not complete is found out by not answering this either. In copy mode what is still queued is rung for anyway, and
+    /// each answer then means something.
+    pub fn nudge(&mut self) {
+        if self.in_tx > 0 && (self.mode.zero_copy || self.tx.pending() == 0) {
+            let _ = self.ring_tx();
         }
     }
 

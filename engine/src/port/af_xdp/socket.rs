@@ -2,13 +2,13 @@
 //! descriptors and mapped rings; nothing after it needs more rights than those.
 //!
 //! ```text
-//!   socket of the first queue    UMEM_REG ── 4 rings ── bind(ifindex, queue, flags)
-//!   socket of each other queue               4 rings ── bind(ifindex, queue, SHARED_UMEM of the first)
+//!   socket of the first queue    UMEM_REG ── 4 rings ── post ── bind(ifindex, queue, flags)
+//!   socket of each other queue               4 rings ── post ── bind(ifindex, queue, SHARED_UMEM of the first)
 //! ```
 
 use super::plan::Plan;
 use super::ring::{Consumer, Descriptor, Layout, Producer, RingMemory};
-use super::{AfXdpConfig, AfXdpError, checksum};
+use super::{AfXdpConfig, AfXdpError, TxChecksum, checksum};
 use crate::host::link;
 use crate::port::PortStats;
 use std::io;
@@ -37,32 +37,53 @@ pub(super) struct Bound {
     pub tx: Producer<Descriptor>,
     pub fill: Producer<u64>,
     pub completion: Consumer<u64>,
+    /// Chunks that are in the fill ring.
+    pub posted: u32,
 }
 
-/// Opens and binds a socket for every queue over the UMEM at `region`. Says whether zero-copy is on.
+/// What came of opening.
+pub(super) struct Opened {
+    pub queues: Vec<Bound>,
+    /// Zero-copy is on, as read back from the kernel.
+    pub zero_copy: bool,
+    /// Why it is not, although the device offers it.
+    pub refused: Option<io::Error>,
+    /// Checksums marked so are finished.
+    pub tx_checksum: bool,
+}
+
+/// Opens and binds a socket for every queue over the UMEM at `region`.
+///
+/// `post` puts the first chunks into a fill ring and says how many, before the bind: a zero-copy driver fills the device's
+/// ring from it there and then, and one that finds it empty complains, or begins by losing packets.
 pub(super) fn open(
     config: &AfXdpConfig,
     plan: &Plan,
     region: (*mut u8, usize),
-) -> Result<(Vec<Bound>, bool), AfXdpError> {
+    mut post: impl FnMut(&mut Producer<u64>) -> u32,
+) -> Result<Opened, AfXdpError> {
+    let mut refused_zero_copy = None;
+    let mut tx_checksum = false;
     let mut bound: Vec<Bound> = Vec::with_capacity(config.queues.len());
     let witness = Arc::new(link::socket().map_err(|source| refused("opening a socket", source))?);
     for &queue in &config.queues {
         let socket = XdpSocket::new(plan.link.index, Arc::clone(&witness))?;
         if bound.is_empty() {
-            socket.register_umem(config, plan, region)?;
+            tx_checksum = socket.register_umem(config, plan, region)?;
         }
         socket.set_ring_sizes(config)?;
-        let (rx, tx, fill, completion) = socket.map_rings(config)?;
+        let (rx, tx, mut fill, completion) = socket.map_rings(config)?;
         socket.tune(config)?;
-        socket.bind(config, plan, queue, bound.first().map(|first| &first.socket))?;
-        bound.push(Bound { socket, rx, tx, fill, completion });
+        let posted = post(&mut fill);
+        let copied = socket.bind(config, plan, queue, bound.first().map(|first| &first.socket))?;
+        refused_zero_copy = refused_zero_copy.or(copied);
+        bound.push(Bound { socket, rx, tx, fill, completion, posted });
     }
     let zero_copy = match bound.first() {
         Some(first) => first.socket.is_zero_copy()?,
         None => false,
     };
-    Ok((bound, zero_copy))
+    Ok(Opened { queues: bound, zero_copy, refused: refused_zero_copy, tx_checksum })
 }
 
 /// An AF_XDP socket, bound to a queue of one interface.
@@ -89,21 +110,38 @@ impl XdpSocket {
         Ok(XdpSocket { fd: unsafe { OwnedFd::from_raw_fd(fd) }, interface, witness })
     }
 
+    /// Registers the UMEM; says whether with room for metadata, which is where checksums are asked for.
     fn register_umem(
         &self,
         config: &AfXdpConfig,
         plan: &Plan,
         (memory, bytes): (*mut u8, usize),
-    ) -> Result<(), AfXdpError> {
-        let region = libc::xdp_umem_reg {
-            addr: memory as u64,
-            len: bytes as u64,
-            chunk_size: config.chunk,
-            headroom: config.headroom,
-            flags: if plan.tx_checksum { libc::XDP_UMEM_TX_METADATA_LEN } else { 0 },
-            tx_metadata_len: if plan.tx_checksum { checksum::METADATA_BYTES } else { 0 },
+    ) -> Result<bool, AfXdpError> {
+        let by_kernel =
+            if config.tx_checksum == TxChecksum::Kernel { libc::XDP_UMEM_TX_SW_CSUM } else { 0 };
+        let register = |metadata: bool| {
+            let region = libc::xdp_umem_reg {
+                addr: memory as u64,
+                len: bytes as u64,
+                chunk_size: config.chunk,
+                headroom: config.headroom,
+                flags: if metadata { libc::XDP_UMEM_TX_METADATA_LEN | by_kernel } else { 0 },
+                tx_metadata_len: if metadata { checksum::METADATA_BYTES } else { 0 },
+            };
+            self.set(libc::SOL_XDP, libc::XDP_UMEM_REG, &region)
         };
-        self.set(libc::SOL_XDP, libc::XDP_UMEM_REG, &region).map_err(|source| match source.raw_os_error() {
+        let registered = match register(plan.tx_checksum) {
+            // A kernel that says what the device can do and does not take the flag (Linux 6.8 to 6.10 as they came out).
+            Err(error) if plan.tx_checksum && error.raw_os_error() == Some(libc::EINVAL) => {
+                log::info!(
+                    "{}: this kernel takes no transmit metadata: checksums are ours",
+                    config.interface
+                );
+                register(false).map(|()| false)
+            }
+            outcome => outcome.map(|()| plan.tx_checksum),
+        };
+        registered.map_err(|source| match source.raw_os_error() {
             Some(libc::ENOMEM | libc::ENOBUFS) => AfXdpError::Memory { bytes, source },
             _ => refused("registering the UMEM", source),
         })
@@ -202,13 +240,15 @@ impl XdpSocket {
         Ok(())
     }
 
+    /// Binds to a queue; returns why the kernel copies although zero-copy was asked for.
     fn bind(
         &self,
         config: &AfXdpConfig,
         plan: &Plan,
         queue: u16,
         shared: Option<&XdpSocket>,
-    ) -> Result<(), AfXdpError> {
+    ) -> Result<Option<io::Error>, AfXdpError> {
+        let mut copied = None;
         let began = Instant::now();
         let mut zero_copy = plan.zero_copy;
         loop {
@@ -237,7 +277,7 @@ impl XdpSocket {
                 )
             };
             if bound == 0 {
-                return Ok(());
+                return Ok(copied);
             }
             let source = io::Error::last_os_error();
             let interface = &config.interface;
@@ -257,8 +297,8 @@ impl XdpSocket {
                         let why = format!("it offers it, but binding queue {queue} failed: {source}");
                         return Err(AfXdpError::NoZeroCopy { interface: interface.clone(), why });
                     }
-                    log::warn!("{interface} offers zero-copy but refuses it ({source}): copying instead");
                     zero_copy = false;
+                    copied = Some(source);
                 }
                 Some(libc::ENETDOWN) => {
                     let doing = format!(

@@ -83,6 +83,8 @@ impl Kernel {
     }
 }
 
+mod zero_copy;
+
 struct Rig {
     port: AfXdp,
     kernels: Vec<Arc<Mutex<Kernel>>>,
@@ -90,13 +92,25 @@ struct Rig {
 
 impl Rig {
     fn new(queues: u16, frames: u32, reserve: u32, start: u32) -> Rig {
+        Rig::with(queues, frames, reserve, start, None)
+    }
+
+    /// A port whose device finishes checksums.
+    fn finishing_checksums() -> Rig {
+        let mut rig = Rig::new(1, 32, 4, 0);
+        rig.port.queues.iter_mut().for_each(Queue::finish_checksums);
+        rig
+    }
+
+    /// A port in zero-copy mode when the entries of its device's receive ring are given.
+    fn with(queues: u16, frames: u32, reserve: u32, start: u32, device_ring: Option<u32>) -> Rig {
         let mut config = AfXdpConfig::new("test", (0..queues).collect::<Vec<_>>());
         (config.frames, config.tx_reserve) = (frames, reserve);
         (config.rx_ring, config.tx_ring, config.fill_ring, config.completion_ring) =
             (RING, RING, RING, RING);
         config.check().unwrap();
-        let mode =
-            Mode { zero_copy: false, busy_poll: false, segments: MAX_SEGMENTS as u32, tx_checksum: false };
+        let zero_copy = device_ring.is_some();
+        let mode = Mode { zero_copy, busy_poll: false, segments: MAX_SEGMENTS as u32, tx_checksum: false };
         let (mut ours, mut kernels) = (Vec::new(), Vec::new());
         for id in 0..queues {
             let (rx_kernel, rx) = pair(RING, start);
@@ -135,7 +149,8 @@ impl Rig {
             tx_checksum: false,
             max_segments: MAX_SEGMENTS,
         };
-        let mut port = AfXdp::over(ours, chunks, &config, false, info);
+        let mut port =
+            AfXdp::over(ours, chunks, &config, target(&config, device_ring.unwrap_or(0)), zero_copy, info);
         port.flush();
         Rig { port, kernels }
     }
@@ -351,6 +366,10 @@ fn no_wakeup_without_need() {
     assert_eq!(rig.balanced().kernel_tx, 0, "completions are reaped although nothing arrives");
     rig.kernel(0).fill.ask_for_wakeup(true);
     rig.port.flush();
+    assert_eq!(rig.port.stats().wakeups, 0, "in copy mode there is no driver that could wake");
+    let mut rig = Rig::with(1, 64, 4, 0, Some(0));
+    rig.kernel(0).fill.ask_for_wakeup(true);
+    rig.port.flush();
     assert_eq!(rig.port.stats().wakeups, 1, "the fill ring asked");
 }
 
@@ -464,6 +483,34 @@ fn a_checksum_request_stands_before_the_packet() {
     expected[10..12].copy_from_slice(&6u16.to_ne_bytes());
     assert_eq!(burst[0].bytes(), expected);
     rig.port.free(&mut burst);
+}
+
+#[test]
+fn only_what_is_marked_is_asked_for_and_what_has_no_room_is_not_sent() {
+    let mut rig = Rig::finishing_checksums();
+    let mut burst = rig.frames(&[60, 60, 60], false);
+    assert!(burst[0].set_partial_checksum(14 + 40, true));
+    // The packet begins with the chunk: nowhere to put metadata, and the kernel would refuse the descriptor.
+    assert!(burst[2].set_range(0, 60));
+    assert_eq!(rig.port.tx(&mut burst), 3);
+    assert_eq!(rig.port.stats().tx_dropped, 1);
+    let sent = rig.kernel(0).transmit(8);
+    let asked: Vec<_> =
+        sent.iter().map(|descriptor| descriptor.options & libc::XDP_TX_METADATA != 0).collect();
+    assert_eq!(asked, [true, false]);
+    rig.port.flush();
+    assert_eq!(rig.balanced().app, 0);
+}
+
+#[test]
+fn a_chain_asks_once_before_its_first_frame() {
+    let mut rig = Rig::finishing_checksums();
+    let mut burst = rig.frames(&[200, 60], true);
+    assert!(burst[0].set_partial_checksum(14 + 20, false));
+    assert_eq!(rig.port.tx(&mut burst), 2);
+    let sent = rig.kernel(0).transmit(8);
+    let options: Vec<_> = sent.iter().map(|descriptor| descriptor.options).collect();
+    assert_eq!(options, [libc::XDP_TX_METADATA | libc::XDP_PKT_CONTD, 0]);
 }
 
 #[test]

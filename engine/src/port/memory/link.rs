@@ -1,9 +1,10 @@
 //! What lies between the two halves: the rings, the device's counters, a bell, and who frees the memory.
 
+use crate::datagram::RawFd;
 use crate::frame::{Frame, FramePool};
+use crate::port::QueueCounters;
 use rtrb::{Consumer, Producer};
 use std::mem::ManuallyDrop;
-use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -110,6 +111,7 @@ pub(super) struct PortQueue {
     pub(super) completion: Consumer<Slot>,
     /// Slots of `tx` given to packets of the burst being looked at.
     pub(super) promised: usize,
+    pub(super) counters: QueueCounters,
 }
 
 pub(super) struct WireQueue {

@@ -16,13 +16,13 @@ mod wire;
 
 pub use wire::{MemoryWire, Refused, Transmitted};
 
-use super::{Port, PortInfo, PortStats};
+use super::{Port, PortInfo, PortStats, QueueCounters};
+use crate::datagram::RawFd;
 use crate::frame::{Burst, FramePool, Ledger, flag};
 use link::{PortQueue, Shared, Slot, WireQueue};
 use rtrb::RingBuffer;
 use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use volley_wire::ethernet::Mac;
@@ -74,6 +74,8 @@ pub struct MemoryPort {
     stopped: bool,
     posted: u64,
     stats: PortStats,
+    /// Where the frames were when the port closed, and how many the pool had then.
+    closed: Option<(Ledger, u64)>,
     shared: Arc<Shared>,
     info: PortInfo,
 }
@@ -94,7 +96,14 @@ impl MemoryPort {
             let (tx, tx_out) = RingBuffer::new(ring);
             // Completions never wait: the ring takes all there can be.
             let (completion_in, completion) = RingBuffer::new(frames as usize);
-            port_queues.push(PortQueue { fill, rx, tx, completion, promised: 0 });
+            port_queues.push(PortQueue {
+                fill,
+                rx,
+                tx,
+                completion,
+                promised: 0,
+                counters: QueueCounters::default(),
+            });
             wire_queues.push(WireQueue {
                 fill: fill_out,
                 rx: rx_in,
@@ -119,6 +128,7 @@ impl MemoryPort {
             stopped: false,
             posted: 0,
             stats: PortStats::default(),
+            closed: None,
             shared,
             info: PortInfo {
                 name: format!("memory ({queues} queues)"),
@@ -159,6 +169,7 @@ impl MemoryPort {
                 self.pool.give(ManuallyDrop::into_inner(frame));
             }
             self.stats.tx_completed += done as u64;
+            queue.counters.tx_completed += done as u64;
         }
     }
 }
@@ -197,6 +208,9 @@ impl Port for MemoryPort {
 
     fn rx(&mut self, burst: &mut Burst) -> usize {
         self.shared.bell.answer();
+        if self.closed.is_some() {
+            return 0;
+        }
         let before = burst.len();
         // Each call begins with another queue, so that a full burst from one does not starve the rest.
         self.first_queue = (self.first_queue + 1) % self.queues.len();
@@ -206,6 +220,7 @@ impl Port for MemoryPort {
             let Ok(chunk) = queue.rx.read_chunk(there.min(room)) else { continue };
             let take = whole_packets(chunk.as_slices(), room);
             burst.extend(chunk.into_iter().take(take).map(ManuallyDrop::into_inner));
+            queue.counters.rx_frames += take as u64;
         }
         let received = burst.len() - before;
         self.stats.rx_frames += received as u64;
@@ -214,6 +229,9 @@ impl Port for MemoryPort {
 
     fn tx(&mut self, burst: &mut Burst) -> usize {
         let mut accepted = 0;
+        if self.closed.is_some() {
+            return 0;
+        }
         while let Some(last) = burst[accepted..].iter().position(|frame| !frame.has(flag::MORE)) {
             if let Some(queue) = self.queues.get_mut(burst[accepted].queue() as usize) {
                 if queue.tx.slots() < queue.promised + last + 1 {
@@ -229,6 +247,7 @@ impl Port for MemoryPort {
                     let pushed = queue.tx.push(ManuallyDrop::new(frame));
                     debug_assert!(pushed.is_ok(), "a frame was promised a slot that is not there");
                     self.stats.tx_frames += 1;
+                    queue.counters.tx_frames += 1;
                 }
                 None => {
                     self.pool.give(frame);
@@ -241,11 +260,25 @@ impl Port for MemoryPort {
     }
 
     fn flush(&mut self) {
+        if self.closed.is_some() {
+            return;
+        }
+        // There is nobody to wake, but a device would be.
+        for QueueCounters { tx_frames, tx_completed, tx_wakeups, .. } in
+            self.queues.iter_mut().map(|queue| &mut queue.counters)
+        {
+            let rings = u64::from(tx_frames > tx_completed);
+            *tx_wakeups += rings;
+            self.stats.wakeups += rings;
+        }
         self.reap();
         self.post();
     }
 
     fn alloc(&mut self, burst: &mut Burst, want: usize) -> usize {
+        if self.closed.is_some() {
+            return 0;
+        }
         self.pool.fill(burst, want, 0)
     }
 
@@ -255,6 +288,11 @@ impl Port for MemoryPort {
 
     fn ledger(&self) -> Ledger {
         let pool = self.pool.ledger();
+        if let Some((closed, free)) = self.closed {
+            // Frames that were out may have come back since.
+            let returned = pool.free - free;
+            return Ledger { free: closed.free + returned, app: closed.app - returned, ..closed };
+        }
         let kernel_rx = self.posted - self.stats.rx_frames;
         let kernel_tx = self.stats.tx_frames - self.stats.tx_completed;
         Ledger { kernel_rx, kernel_tx, app: pool.app - kernel_rx - kernel_tx, ..pool }
@@ -272,6 +310,23 @@ impl Port for MemoryPort {
     fn stop_rx(&mut self) {
         self.stopped = true;
         self.shared.rx_stopped.store(true, Ordering::Release);
+    }
+
+    fn queue_counters(&self, at: usize) -> QueueCounters {
+        self.queues.get(at).map(|queue| queue.counters).unwrap_or_default()
+    }
+
+    /// What was posted is counted as free, what was not completed as abandoned; both stay with the wire.
+    fn close(&mut self) -> Ledger {
+        if self.closed.is_none() {
+            self.stop_rx();
+            self.reap();
+            let mut ledger = self.ledger();
+            ledger.free += std::mem::take(&mut ledger.kernel_rx);
+            ledger.abandoned += std::mem::take(&mut ledger.kernel_tx);
+            self.closed = Some((ledger, self.pool.ledger().free));
+        }
+        self.ledger()
     }
 
     fn failure(&self) -> Option<String> {

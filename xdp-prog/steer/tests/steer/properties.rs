@@ -49,8 +49,8 @@ proptest! {
     fn verdict_follows_from_counter(frame in nearly(all()), socket: bool) {
         let (verdict, counter) = Host::run(&rules(), socket, &frame);
         let expected = match counter {
-            Counter::Redirected => Verdict::Redirect,
-            Counter::NoSocketDrop | Counter::RuleDrop => Verdict::Drop,
+            Counter::Redirected | Counter::IcmpRedirected => Verdict::Redirect,
+            Counter::NoSocketDrop | Counter::RuleDrop | Counter::SynLimited => Verdict::Drop,
             _ => Verdict::Pass,
         };
         prop_assert_eq!(verdict, expected);
@@ -62,7 +62,12 @@ proptest! {
     fn only_found_datagrams_meet_a_rule(frame in nearly(all())) {
         let (_, counter) = Host::run(&rules(), true, &frame);
         match headers::find(&frame[..]) {
-            Ok(_) => prop_assert!(counter <= Counter::AddressMismatch),
+            Ok(found) if found.error => prop_assert!(
+                counter != Counter::Redirected
+                    && (counter < Counter::NoRule
+                        || matches!(counter, Counter::IcmpRedirected | Counter::OtherProtocol))
+            ),
+            Ok(_) => prop_assert!(counter <= Counter::AddressMismatch || counter == Counter::SynLimited),
             Err(reason) => prop_assert_eq!(counter, reason),
         }
     }

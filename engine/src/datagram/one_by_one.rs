@@ -1,31 +1,23 @@
-//! The plain way: epoll, one `recvfrom` and one `sendto` per datagram.
+//! One system call per datagram each way: `recvfrom` and `sendto`.
 //!
-//! What every UDP server starts as, and the peer that everything else is measured against. On a wildcard address the calls are
+//! What every UDP server starts as, and what everything else is measured against. On a wildcard address the calls are
 //! `recvmsg` and `sendmsg`, which carry the address that was addressed.
 
+use super::readiness::{Calls, Received};
 use super::socket::{
-    Arrived, Messages, Out, Received, Socket, SocketConfig, SocketIo, SocketPort, receive_from, send_to,
+    Arrived, MAX_ERRORS, Messages, Out, Socket, SocketConfig, is_blocked, receive_from, send_to,
 };
 use crate::frame::{Burst, FramePool};
 use crate::port::PortStats;
 
-/// A datagram port of one system call per datagram each way. See the module.
-pub type EpollPort = SocketPort<OneByOne>;
-
-/// How [`EpollPort`] moves datagrams.
+/// One call a datagram. See the module.
 pub struct OneByOne {
     messages: Messages,
 }
 
-impl SocketIo for OneByOne {
-    const NAME: &'static str = "epoll";
-
+impl Calls for OneByOne {
     fn new(_config: &SocketConfig) -> Self {
         OneByOne { messages: Messages::new() }
-    }
-
-    fn wants_gro(&self) -> bool {
-        false
     }
 
     fn receive(
@@ -38,9 +30,9 @@ impl SocketIo for OneByOne {
     ) -> Received {
         let mut errors = 0;
         while !frames.is_full() {
-            let Some(mut frame) = pool.take(socket.template.queue()) else { return Received::More };
+            let Some(mut frame) = pool.take(socket.bound.template.queue()) else { return Received::More };
             stats.wakeups += 1;
-            let result = match socket.wildcard {
+            let result = match socket.bound.wildcard {
                 false => receive_from(socket, &mut frame),
                 true => {
                     self.messages.prepare_receive(0, &mut frame, true);
@@ -60,7 +52,7 @@ impl SocketIo for OneByOne {
                     if errno == libc::EAGAIN {
                         return Received::Drained;
                     }
-                    if errors >= super::socket::MAX_ERRORS {
+                    if errors >= MAX_ERRORS {
                         return Received::More;
                     }
                 }
@@ -80,7 +72,7 @@ impl SocketIo for OneByOne {
             let socket = &sockets[datagram.socket as usize];
             let mut call = || {
                 stats.wakeups += 1;
-                match socket.wildcard {
+                match socket.bound.wildcard {
                     false => send_to(socket, datagram),
                     true => {
                         self.messages.prepare_send(0, 0, socket, std::slice::from_ref(datagram), None);
@@ -89,10 +81,9 @@ impl SocketIo for OneByOne {
                 }
             };
             // An ICMP answer to an earlier datagram is reported by the next call: so once more.
-            let result =
-                call().or_else(|errno| if super::socket::is_blocked(errno) { Err(errno) } else { call() });
+            let result = call().or_else(|errno| if is_blocked(errno) { Err(errno) } else { call() });
             match result {
-                Err(errno) if super::socket::is_blocked(errno) => return index,
+                Err(errno) if is_blocked(errno) => return index,
                 result => {
                     stats.tx_frames += u64::from(result.is_ok());
                     stats.tx_completed += u64::from(result.is_ok());
