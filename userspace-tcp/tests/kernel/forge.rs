@@ -21,12 +21,20 @@ pub struct Flow {
     /// We, and the kernel, have sent something other than SYN. Before that a stranger's SYN may well be the peer's, opening
     /// simultaneously.
     open: (bool, bool),
+    /// We, and the kernel, have sent a FIN.
+    fin: (bool, bool),
 }
 
 impl Flow {
     /// Both ends are synchronized.
     pub fn is_open(&self) -> bool {
         self.open.0 && self.open.1
+    }
+
+    /// Either end may be in TIME-WAIT. There a SYN beyond the window opens anew by right (RFC 1122, section 4.2.2.13), and the end
+    /// that still waits for the ACK of its FIN is reset.
+    fn may_be_over(&self) -> bool {
+        self.fin.0 && self.fin.1
     }
 }
 
@@ -51,10 +59,10 @@ pub fn observe(flows: &mut HashMap<Key, Flow>, way: Way, packet: &[u8]) -> bool 
         return true;
     }
     let flow = flows.entry(key).or_default();
-    let plain = flags & SYN == 0;
+    let (plain, fin) = (flags & SYN == 0, flags & FIN != 0);
     match way {
-        Way::ToKernel => flow.open.0 = plain,
-        Way::ToUs => flow.open.1 = plain,
+        Way::ToKernel => (flow.open.0, flow.fin.0) = (plain, plain && (flow.fin.0 || fin)),
+        Way::ToUs => (flow.open.1, flow.fin.1) = (plain, plain && (flow.fin.1 || fin)),
     }
     let furthest = if way == Way::ToUs { &mut flow.kernels } else { &mut flow.ours };
     if flags & SYN != 0 || end.wrapping_sub(*furthest) as i32 > 0 {
@@ -107,7 +115,7 @@ pub fn forged((v4, our_port, kernel_port): Key, flow: &Flow, rng: &mut SmallRng)
     let (flags, payload) = match rng.random_range(0..6) {
         0 => (RST, 0),
         1 => (RST | ACK, 0),
-        2 => (SYN, 0),
+        2 if !flow.may_be_over() => (SYN, 0),
         3 => (SYN | ACK, 0),
         4 => (FIN | ACK, 0),
         _ => (ACK, rng.random_range(1..500)),
