@@ -39,7 +39,10 @@ machine() {
     fi
     export VOLLEY_SETUP_ROOT=$BATS_TEST_TMPDIR/root STUB_STATE=$BATS_TEST_TMPDIR/stub
     export STUB_LOG=$BATS_TEST_TMPDIR/log
-    PATH=$STUBS:$PATH
+    local name
+    mkdir -p "$BATS_TEST_TMPDIR/bin"
+    for name in umount modprobe rmdir; do ln -sf "$STUBS/mount" "$BATS_TEST_TMPDIR/bin/$name"; done
+    PATH=$BATS_TEST_TMPDIR/bin:$STUBS:$PATH
     unset SSH_CONNECTION VOLLEY_SETUP_KILL_AT STUB_REFUSE
     local root=$VOLLEY_SETUP_ROOT core
     grow "$BATS_TEST_DIRNAME/tree" "$root"
