@@ -29,7 +29,7 @@ impl App for Beacon {
     }
 
     fn on_datagram(&mut self, datagram: &mut Datagram<'_>, ctx: &mut Ctx<'_, ()>) {
-        let (path, now) = (*datagram.path(), ctx.now().ns);
+        let (path, now) = (datagram.path(), ctx.now().ns);
         if let Some(known) = self.listeners.iter_mut().find(|(known, _)| known.peer() == path.peer()) {
             *known = (path, now);
         } else if self.listeners.len() < LISTENERS {

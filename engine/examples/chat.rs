@@ -24,7 +24,7 @@ impl App for Room {
     type Msg = ();
 
     fn on_datagram(&mut self, datagram: &mut Datagram<'_>, ctx: &mut Ctx<'_, ()>) {
-        let speaker = *datagram.path();
+        let speaker = datagram.path();
         if datagram.payload().len() > LINE {
             return datagram.drop(DropReason::AppMalformed);
         }

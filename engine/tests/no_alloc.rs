@@ -76,7 +76,7 @@ impl App for Busy {
                 datagram.reply(len);
             }
             Some(2) => {
-                let path = *datagram.path();
+                let path = datagram.path();
                 self.unasked += u64::from(ctx.send(&path, &[9; 40]).is_ok());
                 let local = "10.1.0.1:7777".parse().expect("an address");
                 let other =

@@ -96,7 +96,7 @@ impl App {
     fn decide(&mut self, view: &mut Datagram<'_>) {
         let verdict = self.verdicts[self.next % self.verdicts.len()];
         self.next += 1;
-        self.heard = Some(*view.path());
+        self.heard = Some(view.path());
         let len = view.payload().len();
         match verdict & 7 {
             0 => view.consume(),

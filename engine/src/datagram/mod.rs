@@ -33,14 +33,15 @@ pub use socket::{SocketConfig, SocketError};
 pub use turn::turn;
 
 use crate::frame::{BURST, Burst, Ledger};
-use crate::net::Path;
 use crate::net::standalone::StandaloneStats;
+use crate::net::{IPV4, Path};
 use crate::port::{PortStats, QueueCounters};
 use crate::stream::{StreamPort, StreamStats};
 use crate::time::Now;
 use arrayvec::ArrayVec;
 use serde::Serialize;
 use volley_wire::DropReason;
+use volley_wire::udp::UdpHeader;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A descriptor to wait on.
@@ -70,10 +71,18 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Datagram<'b> {
     room: &'b mut [u8],
-    path: &'b Path,
+    origin: Origin<'b>,
     len: u32,
     touched: bool,
     verdict: Verdict,
+}
+
+/// What the path of a datagram is taken from. Most apps ask for few or none, so it is not made before.
+#[derive(Clone, Copy, Debug)]
+enum Origin<'b> {
+    Path(&'b Path),
+    /// The packet's bytes up to the payload, and what was noted of them.
+    Packet(&'b [u8], &'b Opened),
 }
 
 impl<'b> Datagram<'b> {
@@ -81,8 +90,20 @@ impl<'b> Datagram<'b> {
     /// For datagram ports.
     #[inline(always)]
     pub fn new(room: &'b mut [u8], len: usize, path: &'b Path) -> Datagram<'b> {
+        Datagram::of(room, len, Origin::Path(path))
+    }
+
+    /// As [`Datagram::new`], of a packet with these headers (its bytes up to the payload), of which `note` has been taken: the path
+    /// is what they say.
+    #[inline(always)]
+    pub fn of_packet(room: &'b mut [u8], headers: &'b [u8], note: &'b Opened) -> Datagram<'b> {
+        Datagram::of(room, note.len as usize, Origin::Packet(headers, note))
+    }
+
+    #[inline(always)]
+    fn of(room: &'b mut [u8], len: usize, origin: Origin<'b>) -> Datagram<'b> {
         debug_assert!(len <= room.len());
-        Datagram { room, path, len: len as u32, touched: false, verdict: Verdict::Consume }
+        Datagram { room, origin, len: len as u32, touched: false, verdict: Verdict::Consume }
     }
 
     /// The payload as it arrived (or as it was changed since).
@@ -99,10 +120,14 @@ impl<'b> Datagram<'b> {
         self.room
     }
 
-    /// Who sent it, to which of our addresses, and the way back.
-    #[inline(always)]
-    pub fn path(&self) -> &Path {
-        self.path
+    /// Who sent it, to which of our addresses, and the way back. Read from the packet's headers by each call, so an app keeps what it
+    /// needs more than once.
+    #[inline]
+    pub fn path(&self) -> Path {
+        match self.origin {
+            Origin::Path(path) => *path,
+            Origin::Packet(headers, note) => Path::of_packet(headers, note),
+        }
     }
 
     /// Answers with the first `len` bytes of [`Datagram::room_mut`]; more than the room is a drop with reason.
@@ -150,10 +175,8 @@ pub type Datagrams<'b> = ArrayVec<Datagram<'b>, BURST>;
 pub type Verdicts = ArrayVec<Verdict, BURST>;
 
 /// What a port noted about a datagram it opened, to answer it without parsing again.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Opened {
-    /// The way back.
-    pub path: Path,
     /// Index in [`Batch::frames`] of the (first) frame.
     pub frame: u16,
     /// Frames the datagram is spread over.
@@ -166,7 +189,29 @@ pub struct Opened {
     pub payload: u32,
     /// Bytes of the payload.
     pub len: u32,
+    /// The queue it arrived on.
+    pub queue: u16,
+    /// The index of the worker's port.
+    pub port: u8,
+    /// For the net layer: family and VLAN tags, as in a [`Path`], and whether there is nothing else.
+    pub(crate) bits: u8,
 }
+
+impl Opened {
+    /// True for IPv4.
+    #[inline(always)]
+    pub(crate) fn is_ipv4(&self) -> bool {
+        self.bits & IPV4 != 0
+    }
+
+    /// Bytes of the headers in the first frame.
+    #[inline(always)]
+    pub(crate) fn headers(&self) -> usize {
+        usize::from(self.udp) + UdpHeader::LEN
+    }
+}
+
+const _: () = assert!(size_of::<Opened>() <= 24, "three words, since one is written for each packet");
 
 /// One received burst on its way through a worker. Owned by the worker, filled and emptied by datagram ports.
 #[derive(Default)]
@@ -175,6 +220,8 @@ pub struct Batch {
     pub frames: Burst,
     /// The datagrams given out by the last [`DatagramPort::open`].
     pub opened: ArrayVec<Opened, BURST>,
+    /// The path of each frame, from ports whose frames have no headers that say it.
+    pub paths: ArrayVec<Path, BURST>,
     /// How far [`DatagramPort::open`] has come: the next frame to look at.
     pub next_frame: usize,
     /// How far [`DatagramPort::open`] has come within that frame (a kernel GRO buffer holds many datagrams).

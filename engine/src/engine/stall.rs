@@ -249,7 +249,7 @@ mod tests {
     impl App for Greeter {
         type Msg = ();
         fn on_datagram(&mut self, datagram: &mut Datagram<'_>, ctx: &mut Ctx<'_, ()>) {
-            let first = *self.first.get_or_insert(*datagram.path());
+            let first = *self.first.get_or_insert(datagram.path());
             self.refused += u32::from(ctx.send(&first, b"hello again") == Err(SendError::Full));
             datagram.reply(datagram.payload().len());
         }

@@ -8,15 +8,14 @@
 //! scratch   │ payload, spread over │ room for a longer answer │ next chain …
 //! ```
 
-use super::Net;
 use super::parse::{self, Arrival};
 use super::reply::{self, Checksum};
-use crate::datagram::Opened;
+use super::{Net, Path};
+use crate::datagram::{Datagram, Opened};
 use crate::frame::{BURST, Frame, flag};
 use crate::port::Port;
 use arrayvec::ArrayVec;
 use volley_wire::DropReason;
-use volley_wire::udp::UdpHeader;
 
 /// Sizes the scratch memory for a burst full of chains, once: each has two frames or more. Grown again only for a port
 /// with a larger MTU on the same worker.
@@ -27,14 +26,21 @@ pub(super) fn reserve(scratch: &mut Vec<u8>, max_segments: usize, mtu: usize) {
     }
 }
 
-/// Cuts the room of the next chain off the scratch memory.
-pub(super) fn view<'b>(scratch: &mut &'b mut [u8], note: &Opened, limit: usize) -> &'b mut [u8] {
+/// A datagram that begins in frame `first`, with the room of the next chain, which is cut off the scratch memory. `limits` are the
+/// most bytes of a payload to send over IPv6 and IPv4.
+pub(super) fn view<'b>(
+    scratch: &mut &'b mut [u8],
+    first: &'b Frame,
+    note: &'b Opened,
+    limits: [usize; 2],
+) -> Datagram<'b> {
+    let limit = limits[usize::from(note.is_ipv4())].max(note.len as usize);
     let all = std::mem::take(scratch);
     let end = limit.min(all.len());
     let (room, rest) = all.split_at_mut(end);
     debug_assert!(note.len as usize <= room.len());
     *scratch = rest;
-    room
+    Datagram::of_packet(room, &first.bytes()[..note.headers()], note)
 }
 
 impl<P: Port + ?Sized> Net<P> {
@@ -96,15 +102,7 @@ impl<P: Port + ?Sized> Net<P> {
             parsed.verify(payload)?;
         }
         *used = start + limit;
-        Ok(Opened {
-            path: parsed.path,
-            frame: index as u16,
-            segments: chain.len() as u16,
-            ip: parsed.ip,
-            udp: parsed.udp,
-            payload: start as u32,
-            len: u32::from(parsed.len),
-        })
+        Ok(parsed.note(index, chain.len(), start))
     }
 
     /// Turns a chain around, and says which of its frames the answer takes: a bit each, from the lowest.
@@ -117,9 +115,10 @@ impl<P: Port + ?Sized> Net<P> {
         len: usize,
         unchanged: bool,
     ) -> Result<u64, DropReason> {
-        let head = note.udp as usize + UdpHeader::LEN;
+        let head = note.headers();
         let room: usize = chain.iter().map(|frame| frame.len() + frame.tailroom()).sum();
-        if !self.fits(&note.path, len) || head + len > room {
+        let path = || Path::of_packet(&chain[0].bytes()[..head], note);
+        if !self.fits(note.is_ipv4(), len, path) || head + len > room {
             return Err(DropReason::AnswerTooLong);
         }
         let answer = &scratch[note.payload as usize..][..len];

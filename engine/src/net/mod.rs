@@ -51,11 +51,11 @@ mod send;
 pub mod standalone;
 mod streams;
 
-pub(crate) use path::mapped;
+pub(crate) use path::{IPV4, mapped};
 pub use path::{Path, Tag};
 
 use crate::datagram::{
-    Batch, DatagramPort, DatagramStats, Datagrams, Opened, RawFd, SendError, Verdict, Verdicts,
+    Batch, Datagram, DatagramPort, DatagramStats, Datagrams, Opened, RawFd, SendError, Verdict, Verdicts,
 };
 use crate::frame::{Burst, Frame, Ledger, flag};
 use crate::port::{Port, PortInfo, PortStats, QueueCounters};
@@ -187,11 +187,11 @@ impl<P: Port + ?Sized> Net<P> {
         self.mtu.saturating_sub(headers)
     }
 
-    /// True when `len` bytes may go over the path, as far as is known.
+    /// True when `len` bytes may go over a path of that family, as far as is known.
     #[inline(always)]
-    fn fits(&mut self, path: &Path, len: usize) -> bool {
-        let headers = if path.is_ipv4() { Ipv4Header::LEN } else { Ipv6Header::LEN } + UdpHeader::LEN;
-        len <= self.any_mtu.saturating_sub(headers) || self.admits(path, len)
+    fn fits(&mut self, ipv4: bool, len: usize, path: impl FnOnce() -> Path) -> bool {
+        let headers = if ipv4 { Ipv4Header::LEN } else { Ipv6Header::LEN } + UdpHeader::LEN;
+        len <= self.any_mtu.saturating_sub(headers) || self.admits(&path(), len)
     }
 
     /// The queue a packet leaves on that would like to leave on `wished`.
@@ -216,15 +216,7 @@ impl<P: Port + ?Sized> Net<P> {
         if !verified {
             parsed.verify(&bytes[payload..payload + parsed.len as usize])?;
         }
-        Ok(Opened {
-            path: parsed.path,
-            frame: index as u16,
-            segments: 1,
-            ip: parsed.ip,
-            udp: parsed.udp,
-            payload: payload as u32,
-            len: u32::from(parsed.len),
-        })
+        Ok(parsed.note(index, 1, payload))
     }
 
     /// Turns any packet in one frame around.
@@ -237,7 +229,8 @@ impl<P: Port + ?Sized> Net<P> {
         unchanged: bool,
     ) -> Result<(), DropReason> {
         let end = opened.payload as usize + len;
-        if !self.fits(&opened.path, len) || end > frame.len() + frame.tailroom() {
+        let path = || Path::of_packet(&frame.bytes()[..opened.headers()], opened);
+        if !self.fits(opened.is_ipv4(), len, path) || end > frame.len() + frame.tailroom() {
             return Err(DropReason::AnswerTooLong);
         }
         let checksum = match self.keeps_checksum(frame, opened, unchanged) {
@@ -326,32 +319,23 @@ impl<P: Port + ?Sized> DatagramPort for Net<P> {
         // The notes stand now, so the views can borrow them and the frames side by side.
         let opened: &'b _ = opened;
         let limits = [self.payload_limit(false), self.payload_limit(true)];
-        let mut scratch = scratch.as_mut_slice();
-        let mut frames = frames.iter_mut();
-        let mut at = 0;
         // As a rule, each frame is a datagram.
         if opened.len() == frames.len() && used == 0 {
             for (note, frame) in opened.iter().zip(frames) {
-                let limit = limits[usize::from(note.path.is_ipv4())].max(note.len as usize);
-                let room = &mut frame.room_mut()[note.payload as usize..];
-                let end = limit.min(room.len());
-                out.push(crate::datagram::Datagram::new(&mut room[..end], note.len as usize, &note.path));
+                out.push(view(frame, note, limits));
             }
             return opened.len();
         }
+        let mut scratch = scratch.as_mut_slice();
+        let mut frames = frames.iter_mut();
+        let mut at = 0;
         for note in opened {
-            let limit = limits[usize::from(note.path.is_ipv4())].max(note.len as usize);
             let Some(frame) = frames.nth(note.frame as usize - at) else { break };
             at = note.frame as usize + 1;
-            let room = match note.segments {
-                1 => {
-                    let room = &mut frame.room_mut()[note.payload as usize..];
-                    let end = limit.min(room.len());
-                    &mut room[..end]
-                }
-                _ => chain::view(&mut scratch, note, limit),
-            };
-            out.push(crate::datagram::Datagram::new(room, note.len as usize, &note.path));
+            out.push(match note.segments {
+                1 => view(frame, note, limits),
+                _ => chain::view(&mut scratch, frame, note, limits),
+            });
         }
         opened.len()
     }
@@ -361,7 +345,7 @@ impl<P: Port + ?Sized> DatagramPort for Net<P> {
         if !self.answers.is_empty() {
             self.flush();
         }
-        let Batch { frames, opened, next_frame, next_byte, scratch } = batch;
+        let Batch { frames, opened, next_frame, next_byte, scratch, .. } = batch;
         // The frames that hold answers, a bit each. What is not an answer in the end is given back.
         let mut answers = std::mem::take(&mut self.other.answers);
         let mut packets = std::mem::take(&mut self.other.answered);
@@ -552,6 +536,15 @@ impl<P: Port + ?Sized> DatagramPort for Net<P> {
         let streams = self.tcp.as_ref().and_then(|tcp| tcp.streams.next_deadline());
         [nap, streams, self.other_deadline()].into_iter().flatten().min()
     }
+}
+
+/// A datagram in one frame. `limits` are the most bytes of a payload to send over IPv6 and IPv4.
+#[inline(always)]
+fn view<'b>(frame: &'b mut Frame, note: &'b Opened, limits: [usize; 2]) -> Datagram<'b> {
+    let limit = limits[usize::from(note.is_ipv4())].max(note.len as usize);
+    let (headers, room) = frame.room_mut().split_at_mut(note.payload as usize);
+    let end = limit.min(room.len());
+    Datagram::of_packet(&mut room[..end], headers, note)
 }
 
 /// The longest packet that needs no look at the MTU of its path: of those that are longer, [`Standalone::admits`] wants to know.

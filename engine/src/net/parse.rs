@@ -11,6 +11,7 @@
 
 use super::extensions::{self, Upper};
 use super::path::{IPV4, MAC_KNOWN, Path, TAGS_SHIFT, Tag};
+use crate::datagram::Opened;
 use volley_wire::DropReason;
 use volley_wire::checksum::Sum;
 use volley_wire::ethernet::{self, EthernetHeader, MAX_VLAN_TAGS, Mac, VlanTag, ethertype};
@@ -296,6 +297,22 @@ impl Parsed {
     #[inline(always)]
     pub fn payload(&self) -> usize {
         self.udp as usize + UdpHeader::LEN
+    }
+
+    /// The note of a packet that begins in frame `frame` and is spread over `segments`, with its payload at `payload`.
+    #[inline(always)]
+    pub(super) fn note(&self, frame: usize, segments: usize, payload: usize) -> Opened {
+        Opened {
+            frame: frame as u16,
+            segments: segments as u16,
+            ip: self.ip,
+            udp: self.udp,
+            payload: payload as u32,
+            len: u32::from(self.len),
+            queue: self.path.queue,
+            port: self.path.port,
+            bits: self.path.bits,
+        }
     }
 
     /// Verifies the UDP checksum over `payload`.

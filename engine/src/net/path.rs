@@ -1,7 +1,13 @@
 //! Where a datagram came from and how to get back there.
 
+use super::parse::map;
+use crate::datagram::Opened;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use volley_wire::ethernet::{MAX_VLAN_TAGS, Mac};
+use volley_wire::ethernet::{EthernetHeader, MAX_VLAN_TAGS, Mac, VlanTag};
+use volley_wire::ipv4::Ipv4Header;
+use volley_wire::ipv6::Ipv6Header;
+use volley_wire::udp::UdpHeader;
+use zerocopy::FromBytes;
 
 /// One VLAN tag as it stood on the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,6 +44,8 @@ pub(crate) const IPV4: u8 = 1;
 pub(crate) const MAC_KNOWN: u8 = 2;
 /// [`Path::bits`], lowest bit of the number of VLAN tags (0 to 2).
 pub(crate) const TAGS_SHIFT: u8 = 2;
+/// [`Opened::bits`] alone: the packet is as `plain` wants it.
+pub(crate) const PLAIN: u8 = 0x80;
 
 impl Path {
     /// A path from `local` to `peer` over port `port` (the index of a worker's port), with nothing known of the link layer.
@@ -58,6 +66,43 @@ impl Path {
             peer_mac: [0; 6],
             queue: 0,
             port,
+            bits,
+        })
+    }
+
+    /// The path of a packet of which `note` was taken, from its headers.
+    pub(crate) fn of_packet(headers: &[u8], note: &Opened) -> Path {
+        Path::read(headers, note).expect("a packet that was opened has its headers")
+    }
+
+    fn read(headers: &[u8], note: &Opened) -> Option<Path> {
+        let bits = note.bits & !PLAIN;
+        let (ethernet, mut rest) = EthernetHeader::ref_from_prefix(headers).ok()?;
+        let mut kind = ethernet.ethertype.get();
+        let mut tags = [Tag::default(); MAX_VLAN_TAGS];
+        for slot in tags.iter_mut().take(usize::from(bits >> TAGS_SHIFT)) {
+            let (tag, after) = VlanTag::ref_from_prefix(rest).ok()?;
+            *slot = Tag { tpid: kind, tci: tag.tci.get() };
+            (kind, rest) = (tag.ethertype.get(), after);
+        }
+        let (local, peer) = if bits & IPV4 != 0 {
+            let (header, _) = Ipv4Header::ref_from_prefix(rest).ok()?;
+            (map(u32::from_be_bytes(header.destination)), map(u32::from_be_bytes(header.source)))
+        } else {
+            let (header, _) = Ipv6Header::ref_from_prefix(rest).ok()?;
+            (header.destination, header.source)
+        };
+        let (udp, _) = UdpHeader::ref_from_prefix(headers.get(usize::from(note.udp)..)?).ok()?;
+        Some(Path {
+            local,
+            peer,
+            local_port: udp.destination.get(),
+            peer_port: udp.source.get(),
+            tags,
+            local_mac: ethernet.destination,
+            peer_mac: ethernet.source,
+            queue: note.queue,
+            port: note.port,
             bits,
         })
     }

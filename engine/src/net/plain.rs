@@ -1,5 +1,5 @@
-//! The packet that nearly every packet is: untagged, without options or extension headers, and nothing wrong with it; and its
-//! answer, when that is the payload that came.
+//! The packet that nearly every packet is: untagged, without options or extension headers, filled by its datagram, and nothing wrong
+//! with it; and its answer, when that is the payload that came.
 //!
 //! ```text
 //! 0       6       12     14                  26       30       34               42
@@ -13,15 +13,15 @@
 //! about a packet: [`super::parse`] and [`super::reply`], which know everything, decide then. What is taken here they would take
 //! too, with the same result, in twice the instructions.
 
-use super::parse::{Arrival, map};
-use super::path::{IPV4, MAC_KNOWN, Path, Tag};
+use super::parse::Arrival;
+use super::path::{IPV4, MAC_KNOWN, PLAIN};
 use super::prefetch;
 use super::reply::{write_ipv4, write_ipv6};
 use crate::datagram::{Opened, Verdict};
 use crate::frame::{BURST, Frame, flag};
 use arrayvec::ArrayVec;
 use volley_wire::checksum::Sum;
-use volley_wire::ethernet::{EthernetHeader, MAX_VLAN_TAGS, Mac, ethertype};
+use volley_wire::ethernet::{EthernetHeader, ethertype};
 use volley_wire::ipv4::{Ipv4Header, protocol};
 use volley_wire::ipv6::Ipv6Header;
 use volley_wire::udp::UdpHeader;
@@ -48,8 +48,9 @@ const WHOLE4_MASK: u32 = 0x3fff_00ff;
 /// EtherType and version; any traffic class.
 const KIND6: u32 = u32::from_be_bytes([(ethertype::IPV6 >> 8) as u8, ethertype::IPV6 as u8, 0x60, 0]);
 const KIND6_MASK: u32 = 0xffff_f000;
-/// In the first eight bytes: the bits that make either station a group.
-const GROUP: u64 = 1 | 1 << 48;
+/// [`Opened::bits`] of what is opened here.
+const PLAIN4: u8 = IPV4 | MAC_KNOWN | PLAIN;
+const PLAIN6: u8 = MAC_KNOWN | PLAIN;
 
 /// For the first byte of an IPv4 address: whether every address that begins with it is one host's. Not those of "this network", our
 /// own, groups, and the end of the range.
@@ -63,10 +64,42 @@ static HOST4: [bool; 256] = {
     hosts
 };
 
+/// The stations that packets for us may have: which of a packet's first eight bytes count, and what they are then.
+#[derive(Clone, Copy)]
+struct Stations {
+    mask: u64,
+    value: u64,
+}
+
+impl Stations {
+    /// The bits that make either station a group.
+    const GROUP: u64 = 1 | 1 << 48;
+    /// The destination.
+    const TO: u64 = (1 << 48) - 1;
+
+    fn of(arrival: &Arrival) -> Stations {
+        let Some(mac) = arrival.mac else { return Stations { mask: Stations::GROUP, value: 0 } };
+        let [a, b, c, d, e, f] = mac;
+        let value = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+        match value & Stations::GROUP {
+            0 => Stations { mask: Stations::GROUP | Stations::TO, value },
+            // What is addressed to a group is never ours.
+            _ => Stations { mask: 0, value },
+        }
+    }
+
+    /// True when neither station is a group, and the packet is addressed to us.
+    #[inline(always)]
+    fn are<const N: usize>(self, head: &[u8; N]) -> bool {
+        u64::from_le_bytes(*part(head, 0)) & self.mask == self.value
+    }
+}
+
 /// Opens the packets of `frames` from `first` on while they are plain: parses and verifies them, and notes them in `opened`.
 /// Returns the first frame that was not, and the bytes of the payloads.
 #[inline(never)]
 pub(super) fn open(frames: &[Frame], first: usize, arrival: &Arrival, opened: &mut Notes) -> (usize, u64) {
+    let (stations, port) = (Stations::of(arrival), arrival.port);
     let (mut at, mut bytes) = (first, 0);
     while let Some(frame) = frames.get(at) {
         if let Some(coming) = frames.get(at + prefetch::AHEAD) {
@@ -75,12 +108,10 @@ pub(super) fn open(frames: &[Frame], first: usize, arrival: &Arrival, opened: &m
         if frame.has(flag::MORE | flag::NOT_STEERED) {
             break;
         }
-        let verify = !frame.has(flag::CHECKSUM_VERIFIED | flag::CHECKSUM_PARTIAL);
-        let packet = frame.bytes();
-        // A note of each family is pushed where it is made: where both ways met, it would go through memory once more.
-        let len = match open_ipv4(packet, at, frame.queue(), verify, arrival, opened) {
+        // A note of each family is pushed where it is made: its places are constants there.
+        let len = match open_ipv4(frame, at, stations, port, opened) {
             Some(len) => len,
-            None => match open_ipv6(packet, at, frame.queue(), verify, arrival, opened) {
+            None => match open_ipv6(frame, at, stations, port, opened) {
                 Some(len) => len,
                 None => break,
             },
@@ -91,83 +122,93 @@ pub(super) fn open(frames: &[Frame], first: usize, arrival: &Arrival, opened: &m
     (at, bytes)
 }
 
+/// Returns the bytes of the payload.
 #[inline(always)]
-fn open_ipv4(
-    bytes: &[u8],
-    frame: usize,
-    queue: u16,
-    verify: bool,
-    arrival: &Arrival,
-    opened: &mut Notes,
-) -> Option<u32> {
+fn open_ipv4(frame: &Frame, at: usize, stations: Stations, port: u8, opened: &mut Notes) -> Option<u32> {
+    let bytes = frame.bytes();
     let head = bytes.first_chunk::<HEAD4>()?;
-    let (total, udp_len) = (usize::from(be16(head, 16)), be16(head, 38));
-    let end = UDP4 + usize::from(udp_len);
+    let (total, udp_len) = (be16(head, 16), be16(head, 38));
+    let end = IP + usize::from(total);
     let plain = be32(head, 12) & KIND4_MASK == KIND4
         && be32(head, 20) & WHOLE4_MASK == WHOLE4
-        && IP + total <= bytes.len()
-        && end <= IP + total
+        && usize::from(udp_len) + Ipv4Header::LEN == usize::from(total)
         && usize::from(udp_len) >= UdpHeader::LEN
+        && end <= bytes.len()
         && HOST4[usize::from(head[26])]
         && HOST4[usize::from(head[30])]
         && part::<4, HEAD4>(head, 26) != part::<4, HEAD4>(head, 30)
-        && stations(head, arrival);
+        && have_ports(head, UDP4)
+        && stations.are(head);
     if !plain {
         return None;
     }
-    if verify {
-        let header = part::<{ Ipv4Header::LEN }, HEAD4>(head, IP);
-        if Sum::ZERO.fixed(header).fold() != 0xffff {
-            return None;
-        }
-        let pair = Sum::ZERO.fixed(part::<8, HEAD4>(head, 26));
-        if be16(head, 40) != 0 && !holds(pair, udp_len, bytes.get(UDP4..end)?) {
+    if is_to_verify(frame) {
+        // The addresses, which the sum of UDP covers too, stand right before it.
+        let right = Sum::ZERO.fixed(part::<{ Ipv4Header::LEN }, HEAD4>(head, IP)).holds()
+            && (be16(head, 40) == 0 || udp_sum(udp_len).bytes(bytes.get(UDP4 - 8..end)?).holds());
+        if !right {
             return None;
         }
     }
-    let (local, peer) = (map(be32(head, 30)), map(be32(head, 26)));
-    let path = path(head, local, peer, UDP4, IPV4, queue, arrival)?;
-    Some(note(opened, path, head, frame, UDP4, udp_len))
+    let len = u32::from(udp_len) - UdpHeader::LEN as u32;
+    opened.push(Opened {
+        frame: at as u16,
+        segments: 1,
+        ip: IP as u16,
+        udp: UDP4 as u16,
+        payload: HEAD4 as u32,
+        len,
+        queue: frame.queue(),
+        port,
+        bits: PLAIN4,
+    });
+    Some(len)
 }
 
+/// Returns the bytes of the payload.
 #[inline(never)]
-fn open_ipv6(
-    bytes: &[u8],
-    frame: usize,
-    queue: u16,
-    verify: bool,
-    arrival: &Arrival,
-    opened: &mut Notes,
-) -> Option<u32> {
+fn open_ipv6(frame: &Frame, at: usize, stations: Stations, port: u8, opened: &mut Notes) -> Option<u32> {
+    let bytes = frame.bytes();
     let head = bytes.first_chunk::<HEAD6>()?;
-    let (left, udp_len) = (usize::from(be16(head, 18)), be16(head, 58));
-    let end = UDP6 + usize::from(udp_len);
+    let (left, udp_len) = (be16(head, 18), be16(head, 58));
+    let end = UDP6 + usize::from(left);
     let plain = be32(head, 12) & KIND6_MASK == KIND6
         && head[20] == protocol::UDP
-        && UDP6 + left <= bytes.len()
-        && end <= UDP6 + left
+        && udp_len == left
         && usize::from(udp_len) >= UdpHeader::LEN
+        && end <= bytes.len()
         && be16(head, 60) != 0
         && is_host6(head[22])
         && is_host6(head[38])
         && part::<16, HEAD6>(head, 22) != part::<16, HEAD6>(head, 38)
-        && stations(head, arrival);
+        && have_ports(head, UDP6)
+        && stations.are(head);
     if !plain {
         return None;
     }
-    let pair = Sum::ZERO.fixed(part::<32, HEAD6>(head, 22));
-    if verify && !holds(pair, udp_len, bytes.get(UDP6..end)?) {
+    let pair = udp_sum(udp_len).fixed(part::<32, HEAD6>(head, 22));
+    if is_to_verify(frame) && !pair.bytes(bytes.get(UDP6..end)?).holds() {
         return None;
     }
-    let path = path(head, *part(head, 38), *part(head, 22), UDP6, 0, queue, arrival)?;
-    Some(note(opened, path, head, frame, UDP6, udp_len))
+    let len = u32::from(udp_len) - UdpHeader::LEN as u32;
+    opened.push(Opened {
+        frame: at as u16,
+        segments: 1,
+        ip: IP as u16,
+        udp: UDP6 as u16,
+        payload: HEAD6 as u32,
+        len,
+        queue: frame.queue(),
+        port,
+        bits: PLAIN6,
+    });
+    Some(len)
 }
 
-/// True when neither station is a group, and the packet is addressed to us.
+/// True when nobody has vouched for the packet's checksums.
 #[inline(always)]
-fn stations<const N: usize>(head: &[u8; N], arrival: &Arrival) -> bool {
-    let first = u64::from_le_bytes(*part(head, 0));
-    first & GROUP == 0 && arrival.mac.is_none_or(|mac| mac == leading(first))
+fn is_to_verify(frame: &Frame) -> bool {
+    !frame.has(flag::CHECKSUM_VERIFIED | flag::CHECKSUM_PARTIAL)
 }
 
 /// True for the first byte of IPv6 addresses that are no group and do not begin with eight zeroes, as the unspecified one, the
@@ -177,52 +218,16 @@ fn is_host6(first: u8) -> bool {
     first.wrapping_sub(1) < 0xfe
 }
 
-/// True when the UDP checksum in `udp`, header and payload, is right.
+/// True when neither port is 0.
 #[inline(always)]
-fn holds(pair: Sum, udp_len: u16, udp: &[u8]) -> bool {
-    pair.transport(protocol::UDP, u32::from(udp_len)).bytes(udp).fold() == 0xffff
+fn have_ports<const N: usize>(head: &[u8; N], udp: usize) -> bool {
+    be16(head, udp) != 0 && be16(head, udp + 2) != 0
 }
 
-/// The path of a packet with the UDP header at `udp`, but for the stations; `None` when a port is 0.
+/// The sum of what else than addresses and datagram the checksum of UDP covers.
 #[inline(always)]
-fn path<const N: usize>(
-    head: &[u8; N],
-    local: [u8; 16],
-    peer: [u8; 16],
-    udp: usize,
-    family: u8,
-    queue: u16,
-    arrival: &Arrival,
-) -> Option<Path> {
-    let (peer_port, local_port) = (be16(head, udp), be16(head, udp + 2));
-    if peer_port == 0 || local_port == 0 {
-        return None;
-    }
-    let (local_mac, peer_mac) = (Mac::default(), Mac::default());
-    let tags = [Tag::default(); MAX_VLAN_TAGS];
-    let (port, bits) = (arrival.port, family | MAC_KNOWN);
-    Some(Path { local, peer, local_port, peer_port, tags, local_mac, peer_mac, queue, port, bits })
-}
-
-/// Notes a packet; returns the bytes of its payload.
-#[inline(always)]
-fn note<const N: usize>(
-    opened: &mut Notes,
-    path: Path,
-    head: &[u8; N],
-    frame: usize,
-    udp: usize,
-    udp_len: u16,
-) -> u32 {
-    let len = u32::from(udp_len) - UdpHeader::LEN as u32;
-    let (frame, payload) = (frame as u16, (udp + UdpHeader::LEN) as u32);
-    opened.push(Opened { path, frame, segments: 1, ip: IP as u16, udp: udp as u16, payload, len });
-    // From packet to note: through variables, six bytes would go one by one.
-    if let Some(Opened { path, .. }) = opened.last_mut() {
-        path.local_mac = *part(head, 0);
-        path.peer_mac = *part(head, 6);
-    }
-    len
+fn udp_sum(udp_len: u16) -> Sum {
+    Sum::ZERO.transport(protocol::UDP, u32::from(udp_len))
 }
 
 /// Turns the packets of `opened` around, from the first on, while they are plain and their answer is what came; as
@@ -238,17 +243,14 @@ pub(super) fn answer(
     let (mut count, mut answers) = (0, 0);
     for (note, verdict) in opened.iter().zip(verdicts) {
         let Verdict::Reply { len, unchanged: true } = *verdict else { break };
-        let ipv4 = note.path.is_ipv4();
-        if len != note.len || len as usize > limits[usize::from(ipv4)] || note.segments != 1 {
-            break;
-        }
         let Some(frame) = frames.get_mut(note.frame as usize) else { break };
-        if note.ip as usize != IP || frame.has(flag::CHECKSUM_PARTIAL) {
+        if len != note.len || frame.has(flag::CHECKSUM_PARTIAL) {
             break;
         }
-        let turned = match (ipv4, note.udp as usize) {
-            (true, UDP4) => turn_ipv4(frame.bytes_mut()),
-            (false, UDP6) => turn_ipv6(frame.bytes_mut()),
+        let bytes = frame.bytes_mut();
+        let turned = match note.bits {
+            PLAIN4 => len as usize <= limits[1] && turn_ipv4(bytes, len),
+            PLAIN6 => len as usize <= limits[0] && turn_ipv6(bytes, len),
             _ => false,
         };
         if !turned {
@@ -264,57 +266,46 @@ pub(super) fn answer(
     (count, answers)
 }
 
-/// False, and nothing changed, without a checksum, since an answer has one.
+/// Turns a packet with `len` bytes of payload around. False, and nothing changed, without a checksum, since an answer has one.
 #[inline(always)]
-fn turn_ipv4(bytes: &mut [u8]) -> bool {
+fn turn_ipv4(bytes: &mut [u8], len: u32) -> bool {
     let Some(head) = bytes.first_chunk_mut::<HEAD4>() else { return false };
     if *part::<2, HEAD4>(head, 40) == [0, 0] {
         return false;
     }
-    turn_stations(head);
-    let udp_len = usize::from(be16(head, 38));
+    turn_stations(head, ethertype::IPV4);
     let Ok((header, _)) = Ipv4Header::mut_from_prefix(&mut head[IP..]) else { return false };
     std::mem::swap(&mut header.source, &mut header.destination);
-    write_ipv4(header, udp_len);
+    write_ipv4(header, UdpHeader::LEN + len as usize);
     turn_ports(head, UDP4);
     true
 }
 
 #[inline(never)]
-fn turn_ipv6(bytes: &mut [u8]) -> bool {
+fn turn_ipv6(bytes: &mut [u8], len: u32) -> bool {
     let Some(head) = bytes.first_chunk_mut::<HEAD6>() else { return false };
-    if *part::<2, HEAD6>(head, 60) == [0, 0] {
-        return false;
-    }
-    turn_stations(head);
-    let udp_len = usize::from(be16(head, 58));
+    turn_stations(head, ethertype::IPV6);
     let Ok((header, _)) = Ipv6Header::mut_from_prefix(&mut head[IP..]) else { return false };
     std::mem::swap(&mut header.source, &mut header.destination);
-    write_ipv6(header, udp_len);
+    write_ipv6(header, UdpHeader::LEN + len as usize);
     turn_ports(head, UDP6);
     true
 }
 
-/// Twelve bytes, in two words.
+/// Writes the Ethernet header anew, in two words that overlap.
 #[inline(always)]
-fn turn_stations<const N: usize>(head: &mut [u8; N]) {
-    let to = u64::from_le_bytes(*part(head, 0));
+fn turn_stations<const N: usize>(head: &mut [u8; N], ethertype: u16) {
     let from = u64::from_le_bytes(*part(head, 4)) >> 16;
-    head[0..8].copy_from_slice(&(from | to << 48).to_le_bytes());
-    head[8..12].copy_from_slice(&((to >> 16) as u32).to_le_bytes());
+    let to = u64::from_le_bytes(*part(head, 0)) & Stations::TO;
+    let [high, low] = ethertype.to_be_bytes();
+    head[0..8].copy_from_slice(&from.to_le_bytes());
+    head[6..14].copy_from_slice(&(to | u64::from_le_bytes([0, 0, 0, 0, 0, 0, high, low])).to_le_bytes());
 }
 
 #[inline(always)]
 fn turn_ports<const N: usize>(head: &mut [u8; N], udp: usize) {
     let ports = u32::from_ne_bytes(*part(head, udp)).rotate_left(16);
     head[udp..udp + 4].copy_from_slice(&ports.to_ne_bytes());
-}
-
-/// The first six bytes of a word that was read in little endian.
-#[inline(always)]
-fn leading(word: u64) -> Mac {
-    let [a, b, c, d, e, f, ..] = word.to_le_bytes();
-    [a, b, c, d, e, f]
 }
 
 /// `M` bytes from place `at` on; where they lie is known to the compiler, so nothing is checked when it runs.

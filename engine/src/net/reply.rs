@@ -42,7 +42,7 @@ pub enum Checksum<'a> {
 #[inline(always)]
 pub fn turn(frame: &mut Frame, opened: &Opened, len: usize, checksum: Checksum<'_>) -> usize {
     let (ip, udp) = (opened.ip as usize, opened.udp as usize);
-    let ipv4 = opened.path.is_ipv4();
+    let ipv4 = opened.is_ipv4();
     let header_len = if ipv4 { Ipv4Header::LEN } else { Ipv6Header::LEN };
     let gap = udp - ip - header_len;
     if gap > 0 {
@@ -100,12 +100,12 @@ pub fn write_ipv4(header: &mut Ipv4Header, payload: usize) -> Sum {
     header.ttl = TTL;
     header.protocol = protocol::UDP;
     let pair = Sum::ZERO.fixed(&header.source).fixed(&header.destination);
-    let rest = Sum::ZERO
+    let sum = pair
         .word(0x4500)
         .word(Ipv4Header::DONT_FRAGMENT)
         .word(u16::from(TTL) << 8 | u16::from(protocol::UDP))
         .word(total_length);
-    header.checksum.set(pair.and(rest).complement());
+    header.checksum.set(sum.complement());
     pair
 }
 

@@ -27,7 +27,7 @@ impl<P: Port + ?Sized> Net<P> {
         if path.port != self.index {
             return Err(SendError::NoPort);
         }
-        if !self.fits(path, len) {
+        if !self.fits(path.is_ipv4(), len, || *path) {
             return Err(SendError::TooLong);
         }
         let path = match path.bits & MAC_KNOWN != 0 {

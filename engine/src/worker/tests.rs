@@ -65,8 +65,10 @@ impl DatagramPort for QueuePort {
     }
     /// Gives out at most 16 at a time, as a port over kernel buffers may.
     fn open<'b>(&mut self, batch: &'b mut Batch, out: &mut Datagrams<'b>) -> usize {
-        let Batch { frames, opened, next_frame, .. } = batch;
+        let Batch { frames, opened, paths, next_frame, .. } = batch;
         opened.clear();
+        paths.clear();
+        paths.push(path());
         let first = *next_frame;
         for (index, frame) in frames.iter().enumerate().skip(first) {
             if opened.len() == 16 {
@@ -76,20 +78,17 @@ impl DatagramPort for QueuePort {
             match frame.len() {
                 0 => self.stats.drop(DropReason::Runt),
                 len => opened.push(Opened {
-                    path: path(),
                     frame: index as u16,
                     segments: 1,
-                    ip: 0,
-                    udp: 0,
-                    payload: 0,
                     len: len as u32,
+                    ..Opened::default()
                 }),
             }
         }
         let mut frames = frames.iter_mut().enumerate();
         for opened in opened.iter() {
             let (_, frame) = frames.find(|(index, _)| *index == opened.frame as usize).unwrap();
-            out.push(Datagram::new(frame.room_mut(), opened.len as usize, &opened.path));
+            out.push(Datagram::new(frame.room_mut(), opened.len as usize, &paths[0]));
         }
         self.stats.received += out.len() as u64;
         out.len()
@@ -175,7 +174,7 @@ impl App for Diary {
                 b"timer" => drop(ctx.timer(ctx.now().ns + 500, 42)),
                 b"post" => assert!(ctx.post(WorkerId(0), Msg::Say("posted")).is_ok()),
                 b"job" => assert!(ctx.offload(|| Msg::Say("computed")).is_ok()),
-                b"push" => ctx.send(datagram.path(), b"pushed").unwrap(),
+                b"push" => ctx.send(&datagram.path(), b"pushed").unwrap(),
                 other => {
                     let len = other.len();
                     datagram.reply(len);

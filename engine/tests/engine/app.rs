@@ -31,7 +31,7 @@ impl App for Butler {
     type Msg = Errand;
 
     fn on_datagram(&mut self, datagram: &mut Datagram<'_>, ctx: &mut Ctx<'_, Errand>) {
-        let path = *datagram.path();
+        let path = datagram.path();
         match datagram.payload() {
             b"timer" => {
                 self.waiting.push(path);

@@ -16,7 +16,7 @@ impl App for Shout {
     type Msg = ();
 
     fn on_datagram(&mut self, datagram: &mut Datagram<'_>, ctx: &mut Ctx<'_, ()>) {
-        let (len, path) = (datagram.payload().len(), *datagram.path());
+        let (len, path) = (datagram.payload().len(), datagram.path());
         datagram.room_mut()[..len].make_ascii_uppercase();
         if len < 100 {
             ctx.send(&path, b"and unasked").unwrap();

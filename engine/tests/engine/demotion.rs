@@ -31,7 +31,7 @@ impl App for Memory {
 
     fn on_datagram(&mut self, datagram: &mut Datagram<'_>, ctx: &mut Ctx<'_, ()>) {
         self.seen += 1;
-        let first = *self.first.get_or_insert(*datagram.path());
+        let first = *self.first.get_or_insert(datagram.path());
         if datagram.payload() == b"remember" {
             // Over the port on which they came, whatever that is now.
             assert_eq!(ctx.send(&first, b"you came first"), Ok(()));

@@ -131,6 +131,18 @@ impl Sum {
         u16::from_be(sum)
     }
 
+    /// True when this, the sum of everything a checksum covers and of the checksum itself, says that it is right: the same as folding to
+    /// 0xffff.
+    #[inline(always)]
+    pub const fn holds(self) -> bool {
+        // What folds to 0xffff is a multiple of it other than 0. The product with its inverse modulo 2^64 is the quotient then, and for
+        // all other numbers more than any quotient.
+        const QUOTIENTS: u64 = u64::MAX / 0xffff;
+        const INVERSE: u64 = QUOTIENTS.wrapping_neg();
+        const { assert!(INVERSE.wrapping_mul(0xffff) == 1) };
+        self.0.wrapping_mul(INVERSE).wrapping_sub(1) < QUOTIENTS
+    }
+
     /// The checksum to store: the complement of the fold.
     #[inline(always)]
     pub const fn complement(self) -> u16 {

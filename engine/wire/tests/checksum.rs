@@ -45,6 +45,7 @@ fn ones_everywhere_carry_at_every_length() {
 
 #[test]
 fn zero_is_sent_as_ones() {
+    assert!(!Sum::ZERO.holds() && Sum::ZERO.word(0xffff).holds());
     assert_eq!((udp_nonzero(0), udp_nonzero(1), udp_nonzero(0xffff)), (0xffff, 1, 0xffff));
 }
 
@@ -54,6 +55,19 @@ proptest! {
         let bytes = &bytes[from.min(bytes.len())..];
         prop_assert_eq!(Sum::ZERO.bytes(bytes).fold(), naive(bytes));
         prop_assert_eq!(Sum::ZERO.bytes(bytes).complement(), !naive(bytes));
+    }
+
+    #[test]
+    fn a_sum_holds_when_it_folds_to_ones(bytes in vec(any::<u8>(), 2..500), right: bool) {
+        let mut bytes = bytes;
+        if right {
+            bytes[..2].fill(0);
+            let checksum = Sum::ZERO.bytes(&bytes).complement();
+            bytes[..2].copy_from_slice(&checksum.to_be_bytes());
+        }
+        let sum = Sum::ZERO.bytes(&bytes);
+        prop_assert_eq!(sum.holds(), naive(&bytes) == 0xffff);
+        prop_assert!(sum.holds() || !right);
     }
 
     #[test]

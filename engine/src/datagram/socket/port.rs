@@ -191,9 +191,9 @@ impl<M: Model> SocketPort<M> {
         let mut frames = ArrayVec::<u8, BURST>::new();
         for (opened, verdict) in batch.opened.iter().zip(verdicts) {
             let Verdict::Reply { len, .. } = *verdict else { continue };
-            let start = opened.payload as usize;
+            let (start, path) = (opened.payload as usize, &batch.paths[opened.frame as usize]);
             let bytes = &batch.frames[opened.frame as usize].bytes()[start..start + len as usize];
-            out.push(Out { socket: opened.path.queue, path: &opened.path, bytes, answer: true });
+            out.push(Out { socket: path.queue, path, bytes, answer: true });
             frames.push(opened.frame as u8);
         }
         let mut sent = 0;
@@ -234,13 +234,15 @@ impl<M: Model> DatagramPort for SocketPort<M> {
         (batch.next_frame, batch.next_byte) = (0, 0);
         let (pool, arrived) = (&mut self.pool, &mut self.arrived[..]);
         self.model.receive(pool, &mut batch.frames, arrived, &mut self.port_stats);
+        batch.paths.clear();
+        batch.paths.extend(arrived[..batch.frames.len()].iter().map(|arrived| arrived.path));
         self.port_stats.rx_frames += batch.frames.len() as u64;
         batch.frames.len()
     }
 
     fn open<'b>(&mut self, batch: &'b mut Batch, out: &mut Datagrams<'b>) -> usize {
         let max_room = [self.room(false), self.room(true)];
-        let Batch { frames, opened, next_frame, next_byte, .. } = batch;
+        let Batch { frames, opened, paths, next_frame, next_byte, .. } = batch;
         opened.clear();
         while opened.len() < BURST && *next_frame < frames.len() {
             let (frame, arrived) = (&frames[*next_frame], &self.arrived[*next_frame]);
@@ -252,13 +254,11 @@ impl<M: Model> DatagramPort for SocketPort<M> {
             let left = frame.len() - *next_byte;
             let len = if arrived.segment == 0 { left } else { left.min(arrived.segment as usize) };
             opened.push(Opened {
-                path: arrived.path,
                 frame: *next_frame as u16,
                 segments: 1,
-                ip: 0,
-                udp: 0,
                 payload: *next_byte as u32,
                 len: len as u32,
+                ..Opened::default()
             });
             self.stats.received += 1;
             self.stats.received_bytes += len as u64;
@@ -268,11 +268,12 @@ impl<M: Model> DatagramPort for SocketPort<M> {
             }
         }
 
-        let opened: &'b ArrayVec<Opened, BURST> = opened;
+        let (opened, paths): (&'b ArrayVec<Opened, BURST>, &'b ArrayVec<Path, BURST>) = (opened, paths);
         let mut frames = frames.iter_mut().enumerate();
         let (mut index, mut frame_len, mut base) = (usize::MAX, 0, 0);
         let mut rest: &'b mut [u8] = &mut [];
-        for Opened { path, frame, payload, len, .. } in opened {
+        for Opened { frame, payload, len, .. } in opened {
+            let path = &paths[usize::from(*frame)];
             while index != *frame as usize {
                 let Some((next, frame)) = frames.next() else { return out.len() };
                 (index, frame_len, base, rest) = (next, frame.len(), 0, frame.room_mut());

@@ -238,7 +238,7 @@ fn a_wildcard_answers_from_the_address_that_was_addressed() {
             let mut heard = None;
             turns(&mut *port, 1, |datagram| {
                 assert_eq!(datagram.path().local(), address);
-                heard = Some(*datagram.path());
+                heard = Some(datagram.path());
                 echo(datagram);
             });
             let mut buffer = [0; 64];

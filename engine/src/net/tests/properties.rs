@@ -3,7 +3,7 @@
 use super::super::packet::Packet;
 use super::super::parse::{Arrival, headers};
 use super::super::plain;
-use super::super::{DropReason, Tag};
+use super::super::{DropReason, Path, Tag};
 use super::{OURS, answer, config, turned, unpadded, wired};
 use crate::datagram::Opened;
 use crate::frame::{Burst, FramePool, flag};
@@ -45,7 +45,7 @@ fn agree(bytes: &[u8], flags: u8) -> bool {
     let payload = &bytes[parsed.payload()..][..parsed.len as usize];
     let places = (quick.ip, quick.udp, quick.payload as usize, quick.len as usize);
     (!verify || parsed.verify(payload).is_ok())
-        && quick.path == parsed.path
+        && Path::of_packet(&bytes[..parsed.payload()], &quick) == parsed.path
         && places == (parsed.ip, parsed.udp, parsed.payload(), payload.len())
         && (quick.frame, quick.segments) == (0, 1)
 }

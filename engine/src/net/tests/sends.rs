@@ -13,7 +13,7 @@ fn a_heard_path_can_be_sent_to_later() {
         let mut wired = wired(&config());
         wired.wire.inject(0, &there.build()).unwrap();
         let mut heard = None;
-        wired.run(|view| heard = Some(*view.path()));
+        wired.run(|view| heard = Some(view.path()));
         let path = heard.unwrap();
         for text in [&b""[..], b"news", &[5; 1472 - 20]] {
             wired.net.send(&path, text.len(), &mut |room| room.copy_from_slice(text)).unwrap();
@@ -38,7 +38,7 @@ fn sends_find_their_limits() {
     let mut wired = wired(&MemoryConfig { ring: 16, frames: 100, ..config() });
     wired.wire.inject(0, &packet(V4, b"hello").build()).unwrap();
     let mut heard = None;
-    wired.run(|view| heard = Some(*view.path()));
+    wired.run(|view| heard = Some(view.path()));
     let path = heard.unwrap();
     let mut sent = 0;
     let error = loop {

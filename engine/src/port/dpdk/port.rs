@@ -174,18 +174,19 @@ impl DpdkPort {
             dropped.push(mbuf);
             return None;
         }
-        let mut flags = offload::received(&mbuf, seen) | self.trust;
+        let flags = offload::received(&mbuf, seen) | self.trust;
+        let mut frame = self.token(mbuf, flags);
         if let Some(steering) = &self.steering {
-            match steering.steer(mbuf.bytes()) {
+            match steering.steer(frame.bytes()) {
                 Verdict::Redirect => {}
-                Verdict::Pass => flags |= flag::NOT_STEERED,
+                Verdict::Pass => frame.set_flags(flags | flag::NOT_STEERED),
                 Verdict::Drop => {
-                    dropped.push(mbuf);
+                    dropped.push(self.untoken(frame));
                     return None;
                 }
             }
         }
-        Some(self.token(mbuf, flags))
+        Some(frame)
     }
 
     /// The token for an mbuf of ours that was the driver's.
@@ -216,6 +217,13 @@ impl DpdkPort {
     /// The mbuf of a token that comes back.
     #[inline(always)]
     pub(super) fn take_back(&mut self, frame: Frame) -> Mbuf {
+        self.app -= 1;
+        self.untoken(frame)
+    }
+
+    /// As [`DpdkPort::take_back`], for callers that have not counted it yet, or count by the burst.
+    #[inline(always)]
+    fn untoken(&mut self, frame: Frame) -> Mbuf {
         let raw = frame.into_raw();
         // SAFETY: the token is the address `hand_out` made it from, and it is gone now.
         let mbuf = unsafe { Mbuf::from_raw(pointer(&raw)) };
@@ -225,7 +233,6 @@ impl DpdkPort {
             raw.token
         );
         self.ownership.transfer(Self::number(&mbuf), Owner::App, Owner::Free);
-        self.app -= 1;
         mbuf
     }
 

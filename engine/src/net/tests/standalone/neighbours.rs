@@ -54,7 +54,7 @@ fn sends_to_peers_never_heard_from_find_their_neighbour_or_gateway() {
     // Heard paths go back the way they came, whatever the cache says.
     wired.wire.inject(0, &packet(V4, b"hello").build()).unwrap();
     let mut heard = None;
-    wired.run(|view| heard = Some(*view.path()));
+    wired.run(|view| heard = Some(view.path()));
     assert_eq!(send(&mut wired, &heard.unwrap()).0, Ok(()));
 }
 
