@@ -1,7 +1,5 @@
 //! The way of a packet does not allocate: a counting allocator over a worker's turns.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::Arc;
 use volley::app::{App, Ctx, WorkerId};
 use volley::datagram::{Datagram, DatagramPort};
@@ -11,51 +9,7 @@ use volley::net::{Net, NetConfig, Path, Tag};
 use volley::port::{MemoryConfig, MemoryPort, MemoryWire, Port};
 use volley::time::Now;
 use volley::worker::{Board, Helpers, Mailboxes, Waker, Worker, WorkerConfig};
-
-/// Counts what the watched thread allocates or frees.
-struct Counting;
-
-thread_local! {
-    static WATCHED: Cell<bool> = const { Cell::new(false) };
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    if WATCHED.get() {
-        COUNT.set(COUNT.get() + 1);
-    }
-}
-
-// SAFETY: every call goes to the system's allocator unchanged; counting touches two thread locals without destructors.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        count();
-        // SAFETY: as above.
-        unsafe { System.dealloc(memory, layout) }
-    }
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: as above.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// How often `work` allocates or frees.
-fn allocations(work: impl FnOnce()) -> u64 {
-    COUNT.set(0);
-    WATCHED.set(true);
-    work();
-    WATCHED.set(false);
-    COUNT.get()
-}
+use volley_count_alloc::allocations;
 
 /// Answers, sends unasked to where it heard from and to where it has not, sets timers, posts to itself.
 struct Busy {

@@ -1,41 +1,9 @@
 //! The way of a segment does not allocate: a counting allocator over an echo of messages and of reordered bulk.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::Duration;
+use volley_count_alloc::allocations;
 use volley_tcp::{Config, Egress, EventKind, Instant, ListenOptions, SegmentIn, SegmentOut, Stack};
-
-/// Counts what the watched thread allocates or frees.
-struct Counting;
-
-thread_local! {
-    static WATCHED: Cell<bool> = const { Cell::new(false) };
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    if WATCHED.get() {
-        COUNT.set(COUNT.get() + 1);
-    }
-}
-
-// SAFETY: every call goes to the system's allocator unchanged; counting touches two thread locals without destructors.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        count();
-        // SAFETY: as above.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 struct Ring {
     buffers: Vec<[u8; 1600]>,
@@ -51,29 +19,11 @@ impl Egress for Ring {
     }
 }
 
-/// One end's turn: everything the stack does for the frames of `from`, into `to`. Returns the bytes read.
-fn turn(stack: &mut Stack, now: Instant, from: &Ring, to: &mut Ring, echo: bool, reverse: bool) -> usize {
-    let mut frames: Vec<SegmentIn<'_>> = from
-        .sent
-        .iter()
-        .zip(&from.buffers)
-        .map(|(s, bytes)| SegmentIn {
-            source: s.source,
-            destination: s.destination,
-            ecn: 0,
-            checksum: Default::default(),
-            path: 0,
-            bytes: &bytes[..s.len],
-        })
-        .collect();
-    if reverse {
-        frames.reverse();
-    }
-    to.sent.clear();
+/// Everything a stack does in a turn with `frames`; what it sends goes into `to`. Returns the bytes read.
+fn work(stack: &mut Stack, now: Instant, frames: &[SegmentIn<'_>], to: &mut Ring, echo: bool) -> usize {
     let mut read = 0;
     let mut message = [0u8; 2048];
-    WATCHED.set(true);
-    let mut burst = stack.receive_burst(now, &frames);
+    let mut burst = stack.receive_burst(now, frames);
     while let Some(event) = burst.next_event() {
         if event.kind == EventKind::Readable {
             loop {
@@ -94,7 +44,39 @@ fn turn(stack: &mut Stack, now: Instant, from: &Ring, to: &mut Ring, echo: bool,
     drop(burst);
     stack.timers(now);
     stack.transmit(now, to);
-    WATCHED.set(false);
+    read
+}
+
+/// One end's turn with the frames of `from`, into `to`. Returns the bytes read; `count` grows by what
+/// the stack allocated or freed.
+fn turn(
+    stack: &mut Stack,
+    now: Instant,
+    from: &Ring,
+    to: &mut Ring,
+    echo: bool,
+    reverse: bool,
+    count: &mut u64,
+) -> usize {
+    let mut frames: Vec<SegmentIn<'_>> = from
+        .sent
+        .iter()
+        .zip(&from.buffers)
+        .map(|(s, bytes)| SegmentIn {
+            source: s.source,
+            destination: s.destination,
+            ecn: 0,
+            checksum: Default::default(),
+            path: 0,
+            bytes: &bytes[..s.len],
+        })
+        .collect();
+    if reverse {
+        frames.reverse();
+    }
+    to.sent.clear();
+    let mut read = 0;
+    *count += allocations(|| read = work(stack, now, &frames, to, echo));
     read
 }
 
@@ -111,41 +93,40 @@ fn messages_and_reordered_bulk_do_not_allocate() {
         .map(|_| client.connect("10.0.0.2:0".parse().unwrap(), address, 0, &Default::default()).unwrap())
         .collect();
     client.transmit(now, &mut up);
+    let mut count = 0;
     for _ in 0..3 {
-        turn(&mut server, now, &up, &mut down, true, false);
-        turn(&mut client, now, &down, &mut up, false, false);
+        turn(&mut server, now, &up, &mut down, true, false, &mut count);
+        turn(&mut client, now, &down, &mut up, false, false, &mut count);
     }
     while server.accept(listener).is_some() {}
     assert_eq!(server.population().connections, 40);
     // Once round to warm what grows to its working size, then counted.
     for (rounds, counted) in [(20, false), (400, true)] {
-        COUNT.set(0);
+        count = 0;
         let (mut sent, mut got) = (0, 0);
         for round in 0..rounds {
             now = now + Duration::from_millis(3);
             let size = if round % 2 == 0 { 64 } else { 5_000 };
             for id in &ids[..if size == 64 { 40 } else { 8 }] {
-                WATCHED.set(true);
-                sent += client.write(*id, &[7; 5_000][..size]).unwrap();
-                WATCHED.set(false);
+                count += allocations(|| sent += client.write(*id, &[7; 5_000][..size]).unwrap());
             }
             up.sent.clear();
             client.transmit(now, &mut up);
             // Reversed every time, so that all but one segment of a message come out of order.
             for _ in 0..4 {
-                turn(&mut server, now, &up, &mut down, true, true);
-                got += turn(&mut client, now, &down, &mut up, false, true);
+                turn(&mut server, now, &up, &mut down, true, true, &mut count);
+                got += turn(&mut client, now, &down, &mut up, false, true, &mut count);
             }
         }
         now = now + Duration::from_millis(500);
         for _ in 0..40 {
             now = now + Duration::from_millis(50);
-            turn(&mut server, now, &up, &mut down, true, false);
-            got += turn(&mut client, now, &down, &mut up, false, false);
+            turn(&mut server, now, &up, &mut down, true, false, &mut count);
+            got += turn(&mut client, now, &down, &mut up, false, false, &mut count);
         }
         assert_eq!((got, sent > 0), (sent, true), "everything came back");
         if counted {
-            assert_eq!(COUNT.get(), 0, "allocations or frees on the way of a segment");
+            assert_eq!(count, 0, "allocations or frees on the way of a segment");
         }
     }
 }

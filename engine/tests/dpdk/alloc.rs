@@ -1,8 +1,6 @@
 //! The way of a packet through the port does not allocate: a worker's turns over a ring that leads back to itself.
 
 use crate::{alone, options};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::Arc;
 use volley::app::{Echo, WorkerId};
 use volley::datagram::DatagramPort;
@@ -13,43 +11,8 @@ use volley::port::Port;
 use volley::port::dpdk::Probed;
 use volley::time::Now;
 use volley::worker::{Board, Helpers, Mailboxes, Waker, Worker, WorkerConfig};
+use volley_count_alloc::allocations;
 use volley_xdp::{Action, Protocol, Rule, Unbound};
-
-/// Counts what the watched thread allocates or frees.
-struct Counting;
-
-thread_local! {
-    static WATCHED: Cell<bool> = const { Cell::new(false) };
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    if WATCHED.get() {
-        COUNT.set(COUNT.get() + 1);
-    }
-}
-
-// SAFETY: every call goes to the system's allocator unchanged; counting touches two thread locals without destructors.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        count();
-        // SAFETY: as above.
-        unsafe { System.dealloc(memory, layout) }
-    }
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: as above.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn a_worker_over_dpdk_does_not_allocate() {
@@ -93,22 +56,19 @@ fn a_worker_over_dpdk_does_not_allocate() {
         let board = Board::new(1, 1);
         let mut now = Now { ns: 1, unix_secs: 0 };
         worker.start(now);
-        WATCHED.set(true);
-        for _ in 0..2000 {
-            now.ns += 1000;
-            worker.turn(now);
-            worker.publish(&board);
-        }
-        WATCHED.set(false);
-        assert_eq!(COUNT.get(), 0, "allocations and frees in 2,000 turns");
+        let count = allocations(|| {
+            for _ in 0..2000 {
+                now.ns += 1000;
+                worker.turn(now);
+                worker.publish(&board);
+            }
+        });
+        assert_eq!(count, 0, "allocations and frees in 2,000 turns");
         let counters = board.ports[0].get();
         assert!(counters.datagrams.answered > 20_000, "{:?}", counters.datagrams);
         assert!(counters.datagrams.dropped_total() >= 40, "{:?}", counters.datagrams);
         assert!(counters.ledger.balances(), "{}", counters.ledger);
-        WATCHED.set(true);
-        drop(vec![1]);
-        WATCHED.set(false);
-        assert_eq!(COUNT.get(), 2, "the counter counts");
+        assert_eq!(allocations(|| drop(vec![1])), 2, "the counter counts");
         drop(worker);
         // What goes round was in the ring when it closed; a ring of EAL's outlives its device.
         dpdk.close();
