@@ -14,9 +14,15 @@
 //!
 //! An open hash table with entries of half a cache line: a lookup touches one line, seldom two, however many there are.
 
+mod entry;
+#[cfg(test)]
+mod tests;
+
+pub(super) use entry::{Answer, Ask, Key};
+
 use super::StandaloneStats;
-use crate::net::Tag;
 use crate::net::neighbours::Address;
+use entry::{EMPTY, Entry, State};
 use volley_wire::ethernet::Mac;
 
 /// How long an answer is believed (RFC 4861, 10: REACHABLE_TIME).
@@ -33,70 +39,6 @@ const PATIENCE_NS: u64 = 5_000_000_000;
 const TRIES: u8 = 3;
 /// How many slots are looked at for one that makes room.
 const EVICTION_SCAN: usize = 64;
-
-/// A neighbour, untagged or in one VLAN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Key {
-    pub address: Address,
-    pub tag: Tag,
-}
-
-/// What kind of message says where a neighbour is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    /// An answer to a question of ours.
-    Solicited,
-    /// The same, of somebody who would not replace what is known.
-    Confirmation,
-    /// Nobody asked.
-    Claim,
-    /// Nobody asked, and it would not replace what is known.
-    Hint,
-}
-
-/// Whom to ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ask {
-    Everyone,
-    At(Mac),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-enum State {
-    Empty,
-    Incomplete,
-    Reachable,
-    Stale,
-    Delay,
-    Probe,
-}
-
-#[derive(Clone, Copy)]
-#[repr(C, align(32))]
-struct Entry {
-    address: Address,
-    mac: Mac,
-    vlan: u16,
-    /// When it was confirmed, in ms (wraps).
-    since_ms: u32,
-    state: State,
-    /// A gateway: stays, whatever happens.
-    pinned: bool,
-    /// Used since the eviction hand last came by.
-    used: bool,
-}
-
-const _: () = assert!(size_of::<Entry>() == 32, "two entries a cache line");
-const EMPTY: Entry = Entry {
-    address: [0; 16],
-    mac: [0; 6],
-    vlan: 0,
-    since_ms: 0,
-    state: State::Empty,
-    pinned: false,
-    used: false,
-};
 
 /// An entry that waits for an answer, or to be asked.
 #[derive(Clone, Copy)]
@@ -427,144 +369,4 @@ pub(super) fn hash(address: &Address, with: u64, seed: u64) -> u64 {
     let high = (value >> 64) as u64 ^ seed ^ 0x9e37_79b9_7f4a_7c15;
     let low = value as u64 ^ with.rotate_left(32) ^ 0xd1b5_4a32_d192_ed03;
     fold(fold(high | 1, low ^ seed.rotate_left(17)), 0xa076_1d64_78bd_642f)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: u64 = 1_000_000_000;
-    const MAC: Mac = [2, 0, 0, 0, 0, 9];
-    const EVIL: Mac = [2, 6, 6, 6, 6, 6];
-
-    fn key(n: u32) -> Key {
-        Key { address: (0xfd00_u128 << 112 | u128::from(n)).to_be_bytes(), tag: Tag::default() }
-    }
-
-    fn resolved(cache: &mut Cache, key: Key, now: u64) {
-        cache.resolve(key, now);
-        cache.heard(key, MAC, Answer::Solicited, now);
-    }
-
-    fn asks(cache: &mut Cache, now: u64) -> Vec<Ask> {
-        std::iter::from_fn(|| cache.next_ask(now)).map(|(_, ask)| ask).collect()
-    }
-
-    #[test]
-    fn a_neighbour_is_asked_for_used_asked_again_and_given_up() {
-        let mut cache = Cache::new(16, 4, 1);
-        assert_eq!(cache.next_due(), u64::MAX);
-        assert_eq!(cache.resolve(key(1), SECOND), None);
-        assert_eq!(cache.next_due(), SECOND);
-        assert_eq!(asks(&mut cache, SECOND), [Ask::Everyone]);
-        assert_eq!(cache.resolve(key(1), SECOND), None, "asked for already");
-        assert_eq!((asks(&mut cache, SECOND), cache.next_due()), (vec![], 2 * SECOND));
-        cache.heard(key(1), MAC, Answer::Solicited, SECOND);
-        assert_eq!(
-            (cache.resolve(key(1), 30 * SECOND), asks(&mut cache, 30 * SECOND)),
-            (Some(MAC), vec![])
-        );
-        // Stale after 30 s: used on, asked at its MAC five seconds later, then everybody is asked, then it is gone.
-        let t = 40 * SECOND;
-        assert_eq!(cache.resolve(key(1), t), Some(MAC));
-        assert_eq!((asks(&mut cache, t), cache.next_due()), (vec![], t + 5 * SECOND));
-        let mut all = Vec::new();
-        for s in 0..12 {
-            all.extend(asks(&mut cache, t + s * SECOND));
-        }
-        let (at, everyone) = (Ask::At(MAC), Ask::Everyone);
-        assert_eq!(all, [at, at, at, everyone, everyone, everyone]);
-        assert_eq!((cache.len, cache.failed, cache.next_due()), (0, 1, u64::MAX));
-    }
-
-    #[test]
-    fn nothing_that_arrives_makes_an_entry() {
-        let mut cache = Cache::new(16, 4, 1);
-        for n in 0..10_000 {
-            for answer in [Answer::Solicited, Answer::Claim, Answer::Hint] {
-                cache.heard(key(n), EVIL, answer, SECOND);
-            }
-        }
-        assert_eq!((cache.len, cache.pending.len()), (0, 0));
-    }
-
-    #[test]
-    fn a_gateway_survives_a_flood_and_forgery_and_a_real_move_is_found() {
-        let mut cache = Cache::new(64, 16, 7);
-        cache.pin(key(0));
-        assert_eq!(asks(&mut cache, SECOND), [Ask::Everyone]);
-        cache.heard(key(0), MAC, Answer::Solicited, SECOND);
-        let mut questions = 0;
-        for n in 0..100_000_u64 {
-            let now = 3 * SECOND + n * 100_000; // ten seconds of it
-            cache.heard(key(0), EVIL, Answer::Solicited, now);
-            cache.resolve(key(1 + n as u32), now);
-            let mut asked = false;
-            while let Some((asks, how)) = cache.next_ask(now) {
-                asked |= asks == key(0);
-                assert!(asks != key(0) || how == Ask::At(MAC));
-            }
-            questions += u32::from(asked);
-            if asked {
-                cache.heard(key(0), MAC, Answer::Solicited, now);
-            }
-            assert_eq!(cache.resolve(key(0), now), Some(MAC));
-        }
-        assert!((5..=11).contains(&questions), "{questions}");
-        assert!(cache.len <= 64 && cache.pending.len() <= 17);
-
-        // It has moved: the old MAC is silent.
-        let t = 100 * SECOND;
-        cache.heard(key(0), EVIL, Answer::Claim, t);
-        let mut everyone = None;
-        for n in 0..10 {
-            let now = t + n * CONTEST_NS;
-            while let Some((asks, how)) = cache.next_ask(now) {
-                if asks == key(0) && how == Ask::Everyone {
-                    everyone.get_or_insert(now);
-                }
-            }
-        }
-        assert_eq!(everyone, Some(t + 3 * CONTEST_NS));
-        cache.heard(key(0), EVIL, Answer::Solicited, t + SECOND);
-        assert_eq!(cache.resolve(key(0), t + SECOND), Some(EVIL));
-    }
-
-    #[test]
-    fn a_full_cache_lets_the_unused_go_and_never_a_gateway() {
-        let mut cache = Cache::new(100, 1000, 3);
-        cache.pin(key(0));
-        cache.heard(key(0), MAC, Answer::Solicited, 0);
-        for n in 1..5000 {
-            resolved(&mut cache, key(n), SECOND);
-            assert!(cache.len <= 100);
-            // Number one is in use all the time.
-            assert!(n < 2 || cache.resolve(key(1), SECOND).is_some() || cache.evicted > 0);
-        }
-        assert!(cache.evicted > 4000, "{}", cache.evicted);
-        assert_eq!(cache.resolve(key(0), SECOND), Some(MAC));
-    }
-
-    #[test]
-    fn entries_are_found_after_others_went() {
-        let mut cache = Cache::new(64, 64, 11);
-        let mut there = std::collections::BTreeSet::new();
-        let mut random = 1u32;
-        for _ in 0..20_000 {
-            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let n = random >> 16 & 127;
-            match cache.find(&key(n)) {
-                Some(at) if random & 4 == 0 => {
-                    cache.remove(at);
-                    there.remove(&n);
-                }
-                None if cache.len < 64 => {
-                    cache.insert(key(n));
-                    there.insert(n);
-                }
-                _ => {}
-            }
-            assert!((0..128).all(|n| cache.find(&key(n)).is_some() == there.contains(&n)));
-        }
-    }
 }
