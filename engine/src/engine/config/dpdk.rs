@@ -1,6 +1,7 @@
 //! What an engine over DPDK is told.
 
-use super::{NumberOrText, Numbers};
+use super::Numbers;
+use super::numbers::{NumberOrText, as_text};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
@@ -138,6 +139,8 @@ impl FromStr for LinkAddress {
         }
     }
 }
+
+as_text!(LinkAddress);
 
 impl fmt::Display for LinkAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
