@@ -179,12 +179,56 @@ impl Client for Echo {
     }
 
     fn is_done(&self) -> bool {
-        self.gone == self.asked
+        self.gone == self.asked && (self.finishing || self.asked == self.load.connections)
     }
 
     fn unanswered(&self) -> u64 {
         let waiting =
             |connection: &Connection| connection.sent.div_ceil(self.size) - connection.received / self.size;
         self.connections.iter().map(waiting).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generator::tcp::Exchange;
+    use crate::stream::{EpollStreams, StreamConfig};
+    use crate::time::Now;
+    use socket2::{Domain, Socket, Type};
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    #[test]
+    fn connections_that_are_still_to_be_asked_for_are_under_way() {
+        // Bound, so that the port is nobody else's; without a listener, so that it refuses.
+        let nobody = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        nobody.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let load = Load {
+            exchange: Exchange::Echo,
+            target: nobody.local_addr().unwrap().as_socket().unwrap(),
+            sources: vec![],
+            connections: OPENED_PER_TURN as u32 + 1,
+            size: 64,
+            window: 1,
+            bytes: None,
+            warmup: Duration::ZERO,
+            duration: Duration::ZERO,
+            linger: Duration::ZERO,
+        };
+        let config = StreamConfig { connections: Some(load.slots()), ..StreamConfig::default() };
+        let mut streams = EpollStreams::for_connects(&config).unwrap();
+        let (mut echo, mut tally) = (Echo::new(&load), Tally::default());
+        for (asked, all) in [(OPENED_PER_TURN as u32, false), (load.connections, true)] {
+            echo.turn(&mut streams, &mut tally);
+            while echo.gone < asked {
+                streams.poll(Now { ns: monotonic_ns(), unix_secs: 0 });
+                while let Some((id, event)) = streams.next_event() {
+                    echo.event(&mut streams, id, event, &mut tally);
+                }
+            }
+            assert_eq!((echo.asked, echo.is_open(), echo.is_done()), (asked, all, all));
+        }
+        assert_eq!(tally.counts.failed, u64::from(load.connections));
     }
 }
