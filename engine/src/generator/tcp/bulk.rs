@@ -1,9 +1,10 @@
 //! As many bytes as go one way: to a discard service, or from a character generator.
 
+use super::opening::Opening;
 use super::pattern::{LONGEST, Pattern};
 use super::tally::Tally;
-use super::{Client, Exchange, Load, OPENED_PER_TURN};
-use crate::stream::{CloseReason, Shutdown, StreamEvent, StreamId, StreamPort};
+use super::{Client, Exchange, Load};
+use crate::stream::{Shutdown, StreamEvent, StreamId, StreamPort};
 
 /// Bytes one connection moves before the others and the port get their turn.
 const PER_TURN: usize = 256 << 10;
@@ -27,9 +28,7 @@ pub(super) struct Bulk {
     share: u64,
     /// By slot.
     connections: Vec<Connection>,
-    asked: u32,
-    open: u32,
-    gone: u32,
+    opening: Opening,
     /// All connections are there: what is moved is timed from then on.
     begun: bool,
     finishing: bool,
@@ -45,9 +44,7 @@ impl Bulk {
             share: load.bytes.map_or(u64::MAX, |bytes| bytes.div_ceil(u64::from(load.connections))),
             connections: vec![Connection::default(); load.slots() as usize],
             load: load.clone(),
-            asked: 0,
-            open: 0,
-            gone: 0,
+            opening: Opening::default(),
             begun: false,
             finishing: false,
         }
@@ -125,8 +122,7 @@ impl Client for Bulk {
         match event {
             StreamEvent::Opened => {
                 connection.open = true;
-                self.open += 1;
-                tally.counts.opened += 1;
+                self.opening.opened(tally);
                 self.go_on(streams, id, tally);
             }
             StreamEvent::Readable | StreamEvent::Writable => self.go_on(streams, id, tally),
@@ -134,33 +130,17 @@ impl Client for Bulk {
                 let _ = streams.close(id);
             }
             StreamEvent::Closed(reason) => {
-                match connection.closing {
-                    true => tally.counts.closed += 1,
-                    false => tally.fail(reason),
-                }
-                self.open -= u32::from(connection.open);
                 connection.id = None;
-                self.gone += 1;
+                self.opening.ended(connection.open, (!connection.closing).then_some(reason), tally);
             }
         }
     }
 
     fn turn(&mut self, streams: &mut dyn StreamPort, tally: &mut Tally) {
-        for _ in 0..OPENED_PER_TURN {
-            if self.asked == self.load.connections || self.finishing {
-                break;
-            }
-            match streams.connect(self.load.local(u64::from(self.asked)), self.load.target) {
-                Ok(id) => {
-                    self.connections[id.slot as usize] =
-                        Connection { id: Some(id), ..Connection::default() };
-                }
-                Err(_) => {
-                    tally.fail(CloseReason::Unreachable);
-                    self.gone += 1;
-                }
-            }
-            self.asked += 1;
+        if !self.finishing {
+            self.opening.turn(&self.load, streams, tally, |id| {
+                self.connections[id.slot as usize] = Connection { id: Some(id), ..Connection::default() };
+            });
         }
         for slot in 0..self.connections.len() {
             if let Connection { id: Some(id), ready: true, .. } = self.connections[slot] {
@@ -170,7 +150,7 @@ impl Client for Bulk {
     }
 
     fn is_open(&self) -> bool {
-        self.open + self.gone >= self.load.connections
+        self.opening.is_over(&self.load)
     }
 
     fn begin(&mut self, streams: &mut dyn StreamPort, tally: &mut Tally) {
@@ -193,7 +173,7 @@ impl Client for Bulk {
     }
 
     fn is_done(&self) -> bool {
-        self.gone == self.asked && (self.finishing || self.asked == self.load.connections)
+        self.opening.is_done(&self.load, self.finishing)
     }
 
     fn unanswered(&self) -> u64 {

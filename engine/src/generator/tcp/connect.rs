@@ -1,8 +1,9 @@
 //! Connect, one message there and back, close, and again.
 
+use super::opening::OPENED_PER_TURN;
 use super::pattern::Pattern;
 use super::tally::Tally;
-use super::{Client, Load, OPENED_PER_TURN};
+use super::{Client, Load};
 use crate::generator::link::monotonic_ns;
 use crate::stream::{CloseReason, StreamError, StreamEvent, StreamId, StreamPort};
 

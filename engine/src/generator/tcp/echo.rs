@@ -1,10 +1,11 @@
 //! Messages there and back: each connection keeps its window of them on their way.
 
+use super::opening::Opening;
 use super::pattern::Pattern;
 use super::tally::Tally;
-use super::{Client, Load, OPENED_PER_TURN};
+use super::{Client, Load};
 use crate::generator::link::monotonic_ns;
-use crate::stream::{CloseReason, StreamEvent, StreamId, StreamPort};
+use crate::stream::{StreamEvent, StreamId, StreamPort};
 
 /// Bytes between the places in the pattern at which two connections begin.
 const APART: u64 = 7_919;
@@ -28,9 +29,7 @@ pub(super) struct Echo {
     connections: Vec<Connection>,
     /// When each message on its way was sent: a window for each slot.
     sent_at: Vec<u64>,
-    asked: u32,
-    open: u32,
-    gone: u32,
+    opening: Opening,
     finishing: bool,
 }
 
@@ -43,9 +42,7 @@ impl Echo {
             pattern: Pattern::default(),
             connections: vec![Connection::default(); slots],
             sent_at: vec![0; slots * load.window as usize],
-            asked: 0,
-            open: 0,
-            gone: 0,
+            opening: Opening::default(),
             finishing: false,
         }
     }
@@ -106,17 +103,6 @@ impl Echo {
             let _ = streams.close(id);
         }
     }
-
-    fn ended(&mut self, id: StreamId, reason: CloseReason, tally: &mut Tally) {
-        let connection = &mut self.connections[id.slot as usize];
-        match connection.closing {
-            true => tally.counts.closed += 1,
-            false => tally.fail(reason),
-        }
-        self.open -= u32::from(connection.open);
-        self.gone += 1;
-        connection.id = None;
-    }
 }
 
 impl Client for Echo {
@@ -129,10 +115,13 @@ impl Client for Echo {
         match event {
             StreamEvent::Opened => {
                 self.connections[slot].open = true;
-                self.open += 1;
-                tally.counts.opened += 1;
+                self.opening.opened(tally);
             }
-            StreamEvent::Closed(reason) => return self.ended(id, reason, tally),
+            StreamEvent::Closed(reason) => {
+                let connection = &mut self.connections[slot];
+                connection.id = None;
+                return self.opening.ended(connection.open, (!connection.closing).then_some(reason), tally);
+            }
             StreamEvent::PeerClosed => {
                 // Nobody asked it to: `Closed` counts as a failure.
                 self.take(streams, id, now, tally);
@@ -146,26 +135,15 @@ impl Client for Echo {
     }
 
     fn turn(&mut self, streams: &mut dyn StreamPort, tally: &mut Tally) {
-        for _ in 0..OPENED_PER_TURN {
-            if self.asked == self.load.connections || self.finishing {
-                return;
-            }
-            match streams.connect(self.load.local(u64::from(self.asked)), self.load.target) {
-                Ok(id) => {
-                    self.connections[id.slot as usize] =
-                        Connection { id: Some(id), ..Connection::default() };
-                }
-                Err(_) => {
-                    tally.fail(CloseReason::Unreachable);
-                    self.gone += 1;
-                }
-            }
-            self.asked += 1;
+        if !self.finishing {
+            self.opening.turn(&self.load, streams, tally, |id| {
+                self.connections[id.slot as usize] = Connection { id: Some(id), ..Connection::default() };
+            });
         }
     }
 
     fn is_open(&self) -> bool {
-        self.open + self.gone >= self.load.connections
+        self.opening.is_over(&self.load)
     }
 
     fn finish(&mut self, streams: &mut dyn StreamPort) {
@@ -179,56 +157,12 @@ impl Client for Echo {
     }
 
     fn is_done(&self) -> bool {
-        self.gone == self.asked && (self.finishing || self.asked == self.load.connections)
+        self.opening.is_done(&self.load, self.finishing)
     }
 
     fn unanswered(&self) -> u64 {
         let waiting =
             |connection: &Connection| connection.sent.div_ceil(self.size) - connection.received / self.size;
         self.connections.iter().map(waiting).sum()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::generator::tcp::Exchange;
-    use crate::stream::{EpollStreams, StreamConfig};
-    use crate::time::Now;
-    use socket2::{Domain, Socket, Type};
-    use std::net::SocketAddr;
-    use std::time::Duration;
-
-    #[test]
-    fn connections_that_are_still_to_be_asked_for_are_under_way() {
-        // Bound, so that the port is nobody else's; without a listener, so that it refuses.
-        let nobody = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        nobody.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        let load = Load {
-            exchange: Exchange::Echo,
-            target: nobody.local_addr().unwrap().as_socket().unwrap(),
-            sources: vec![],
-            connections: OPENED_PER_TURN as u32 + 1,
-            size: 64,
-            window: 1,
-            bytes: None,
-            warmup: Duration::ZERO,
-            duration: Duration::ZERO,
-            linger: Duration::ZERO,
-        };
-        let config = StreamConfig { connections: Some(load.slots()), ..StreamConfig::default() };
-        let mut streams = EpollStreams::for_connects(&config).unwrap();
-        let (mut echo, mut tally) = (Echo::new(&load), Tally::default());
-        for (asked, all) in [(OPENED_PER_TURN as u32, false), (load.connections, true)] {
-            echo.turn(&mut streams, &mut tally);
-            while echo.gone < asked {
-                streams.poll(Now { ns: monotonic_ns(), unix_secs: 0 });
-                while let Some((id, event)) = streams.next_event() {
-                    echo.event(&mut streams, id, event, &mut tally);
-                }
-            }
-            assert_eq!((echo.asked, echo.is_open(), echo.is_done()), (asked, all, all));
-        }
-        assert_eq!(tally.counts.failed, u64::from(load.connections));
     }
 }

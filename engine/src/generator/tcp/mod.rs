@@ -17,6 +17,7 @@
 //! | [`echo`] | messages there and back, a window of them on each connection | open a connection anew |
 //! | [`connect`] | connect, one message there and back, close, and again | keep a connection |
 //! | [`bulk`] | as many bytes as go one way | wait for answers |
+//! | `opening` | so many connections a turn until all are open, for [`echo`] and [`bulk`] | open one anew |
 //! | [`tally`] | counts and times | |
 //! | [`carrier`], [`open`] | our own stack over frames, or the kernel's | judge bytes |
 //! | [`run`] | the loop: open, warm up, measure, finish | allocate while it measures |
@@ -29,6 +30,7 @@ pub mod carrier;
 pub mod connect;
 pub mod echo;
 pub mod open;
+mod opening;
 pub mod pattern;
 pub mod report;
 pub mod run;
@@ -125,6 +127,3 @@ pub(crate) trait Client {
     /// Messages without an answer so far.
     fn unanswered(&self) -> u64;
 }
-
-/// Connections opened in one turn: with their SYNs, about a burst.
-const OPENED_PER_TURN: usize = 32;
