@@ -160,6 +160,31 @@ fn chains_wait_for_a_burst_with_room() {
 }
 
 #[test]
+fn packets_behind_chains_wait_for_a_burst_with_room() {
+    alone("frames::packets_behind_chains_wait_for_a_burst_with_room", || {
+        let (dpdk, mut port) = ring(|options| options.mtu = Some(9000));
+        for _ in 0..12 {
+            let mut burst = fill(&mut port, 5, 1800);
+            burst[..4].iter_mut().for_each(|frame| frame.set_flags(flag::MORE));
+            assert_eq!(port.tx(&mut burst), 5);
+        }
+        let mut burst = fill(&mut port, 10, 60);
+        assert_eq!(port.tx(&mut burst), 10);
+        // Twenty-two packets came in one burst: sixty frames of chains, and four of the ten behind them, have room.
+        assert_eq!(port.rx(&mut burst), 64);
+        assert!(port.ledger().held == 6 && port.ledger().balances(), "{}", port.ledger());
+        port.free(&mut burst);
+        assert_eq!(port.rx(&mut burst), 6);
+        for (n, frame) in burst.iter().enumerate() {
+            assert_eq!(frame.bytes(), [4 + n as u8; 60], "packet {n}");
+        }
+        port.free(&mut burst);
+        assert_all_free(&port);
+        close(dpdk, port);
+    });
+}
+
+#[test]
 fn an_exhausted_pool_recovers() {
     alone("frames::an_exhausted_pool_recovers", || {
         // net_null takes an mbuf for each packet it makes up.

@@ -8,7 +8,7 @@ use volley_steer::Verdict;
 
 impl DpdkPort {
     /// Delivers a packet that is a chain, or lies in an mbuf that is not ours to keep (another pool's, shared, or with a buffer
-    /// from elsewhere): the former as a chain of frames, the latter copied. Gives it back when the burst has no room for it.
+    /// from elsewhere): the former as a chain of frames, the latter copied. Gives any packet back that the burst has no room for.
     #[cold]
     pub(super) fn unusual(&mut self, mbuf: Mbuf, burst: &mut Burst) -> Result<(), Mbuf> {
         let segments = usize::from(mbuf.segments());

@@ -327,9 +327,10 @@ impl Port for DpdkPort {
         let mut delivered = 0;
         let mut mbufs = mbufs.into_iter();
         while let Some(mbuf) = mbufs.next() {
-            if !(mbuf.is_plain() && self.pool.owns(&mbuf)) {
+            // As many as there was room for came, and chains take more room than that.
+            if burst.is_full() || !(mbuf.is_plain() && self.pool.owns(&mbuf)) {
                 if let Err(mbuf) = self.unusual(mbuf, burst) {
-                    // No room for its chain in this burst: it begins the next.
+                    // No room for it in this burst: it begins the next.
                     self.waiting.push(mbuf);
                     self.waiting.extend(mbufs);
                     break;
