@@ -5,7 +5,8 @@
 //!
 //! ```sh
 //! cargo run --release --example http -- - 8080         # kernel TCP on every address
-//! cargo run --release --example http -- eth1 8080      # on an interface
+//! cargo run --release --example http -- eth1 8080      # our own TCP on an interface
+//! cargo run --release --features volley/dpdk --example http -- engine.toml    # what `volley run --config` takes: over DPDK, say
 //! curl -s http://127.0.0.1:8080/bytes/1000000 | wc -c
 //! ```
 
@@ -193,18 +194,33 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
 }
 
+/// What the engine is told: an interface or `-`, then the port; or a file such as `volley run --config` takes.
+///
+/// # Errors
+/// When the port is none, or the file cannot be read or holds what is no setting.
+#[cfg(target_os = "linux")]
+pub fn config(
+    mut arguments: impl Iterator<Item = String>,
+) -> Result<volley::engine::Config, Box<dyn std::error::Error>> {
+    use volley::engine::config::{Config, Io, Ports, Tcp};
+    let first = arguments.next().filter(|name| name != "-");
+    if let Some(file) = first.as_ref().filter(|name| name.ends_with(".toml")) {
+        let mut config = Config::from_toml(&std::fs::read_to_string(file)?)?;
+        config.tcp.get_or_insert_default();
+        return Ok(config);
+    }
+    let ports: Ports = arguments.next().unwrap_or("8080".into()).parse()?;
+    Ok(Config {
+        io: if first.is_some() { Io::AfXdp } else { Io::Mmsg },
+        interface: first,
+        tcp: Some(Tcp { ports, ..Tcp::default() }),
+        ..Config::default()
+    })
+}
+
 #[cfg(target_os = "linux")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    use volley::engine::config::{Io, Tcp};
-    let mut arguments = std::env::args().skip(1);
-    let interface = arguments.next().filter(|name| name != "-");
-    let ports: volley::engine::config::Ports = arguments.next().unwrap_or("8080".into()).parse()?;
-    let config = volley::engine::Config {
-        io: if interface.is_some() { Io::AfXdp } else { Io::Mmsg },
-        interface,
-        tcp: Some(Tcp { ports, ..Tcp::default() }),
-        ..volley::engine::Config::default()
-    };
+    let config = config(std::env::args().skip(1))?;
     let engine = volley::engine::Engine::start(config, |_| Http::default())?;
     eprintln!("ready: {}", engine.description());
     loop {

@@ -8,10 +8,14 @@ mod alloc;
 #[allow(dead_code, reason = "the whole table of fixtures; each test crate uses its part")]
 mod fixtures;
 mod frames;
+#[allow(dead_code, reason = "its main is the example's")]
+#[path = "../../examples/http.rs"]
+mod http;
 mod kernel;
 mod peers;
 mod process;
 mod replay;
+mod tcp;
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
