@@ -11,6 +11,7 @@ use anyhow::{bail, ensure};
 use clap::{Args, ValueEnum};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 /// Ports that connections of our own stack leave from, from the first one on: the rest below the kernel's ephemeral ones.
@@ -63,7 +64,7 @@ impl TcpArgs {
 }
 
 /// Runs what `args` ask for and returns the report.
-pub(super) fn run(args: &GenArgs, stop: &AtomicBool) -> anyhow::Result<Report> {
+pub(super) fn run(args: &GenArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<Report> {
     let mut load = load(args)?;
     match args.mode {
         Mode::Socket => {
@@ -113,23 +114,20 @@ fn measured(
 }
 
 #[cfg(not(feature = "dpdk"))]
-fn over_dpdk(_: &GenArgs, _: &mut Load, _: &AtomicBool) -> anyhow::Result<Report> {
+fn over_dpdk(_: &GenArgs, _: &mut Load, _: &Arc<AtomicBool>) -> anyhow::Result<Report> {
     Err(crate::engine::StartError::NoDpdk.into())
 }
 
 #[cfg(feature = "dpdk")]
-fn over_dpdk(args: &GenArgs, load: &mut Load, stop: &AtomicBool) -> anyhow::Result<Report> {
+fn over_dpdk(args: &GenArgs, load: &mut Load, stop: &Arc<AtomicBool>) -> anyhow::Result<Report> {
     use crate::generator::tcp::open::OverDpdk;
-    use anyhow::Context;
-    ensure!(!args.source.is_empty(), "--mode dpdk has no kernel to ask for an address: give --source");
-    let mac = args.mac.context("--mode dpdk has no kernel to ask for the next hop: give --mac")?;
-    load.sources.clone_from(&args.source);
     let mut options = crate::engine::config::Dpdk::default();
     args.dpdk.apply(&mut options);
-    let mut way = OverDpdk::open(load, mac, ports(args.source_port.unwrap_or(FIRST_PORT)), &options)?;
-    let name = way.name().to_owned();
+    options.give_up = Some(Arc::clone(stop));
+    let ports = ports(args.source_port.unwrap_or(FIRST_PORT));
+    let mut way = OverDpdk::open(load, args.mac, ports, &options, stop)?;
     let mut report = measured("dpdk", load, way.carrier(), stop)?;
-    report.notes.push(name);
+    report.notes.extend(way.notes().cloned());
     Ok(report)
 }
 

@@ -64,6 +64,47 @@ pub enum OpenError {
     Resolve(#[from] ResolveError),
 }
 
+/// The device, and the way to a target over it.
+pub(super) struct Approach {
+    // Dropped in this order: the port before the device it is a queue of.
+    pub port: DpdkPort,
+    pub dpdk: Dpdk,
+    pub sources: Vec<IpAddr>,
+    /// The next hop's MAC.
+    pub hop: Mac,
+    /// What was not given, and was found.
+    pub found: Option<String>,
+}
+
+impl Approach {
+    /// Starts EAL and the one device of `options`, takes its first queue, for the calling thread, and asks on the link for the next
+    /// hop unless its `mac` is given.
+    pub fn find(
+        target: SocketAddr,
+        mac: Option<Mac>,
+        sources: &[IpAddr],
+        options: &Options,
+        stop: &AtomicBool,
+    ) -> Result<Approach, OpenError> {
+        let mut sources = sources.to_vec();
+        if sources.is_empty() {
+            sources.push(resolve::source_beside(target.ip())?);
+        }
+        let (dpdk, port) = device(options)?;
+        if let Some(hop) = mac {
+            return Ok(Approach { port, dpdk, sources, hop, found: None });
+        }
+        let router = options.gateways.iter().find(|router| router.is_ipv4() == target.is_ipv4());
+        let address = router.copied().unwrap_or(target.ip());
+        let hop = resolve::next_hop(Box::new(port), sources[0], address, dpdk.mac(0), stop)?;
+        // Closed by whom it was lent to: the queue is taken anew.
+        let port = dpdk.port(0, 0)?;
+        let words = hop.map(|byte| format!("{byte:02x}")).join(":");
+        let found = Some(format!("from {}; {address} is at {words}", sources[0]));
+        Ok(Approach { port, dpdk, sources, hop, found })
+    }
+}
+
 /// Frames over a DPDK device.
 pub struct DpdkLink {
     // Dropped in this order: the port before the device it is a queue of.
@@ -81,32 +122,17 @@ impl DpdkLink {
     /// See [`OpenError`]; nothing is left behind then.
     pub fn open(wanted: &Wanted, options: &Options, stop: &AtomicBool) -> Result<DpdkLink, OpenError> {
         let Wanted { target, mac, longest, first_port, flows, .. } = *wanted;
-        let mut sources = wanted.sources.clone();
-        if sources.is_empty() {
-            sources.push(resolve::source_beside(target.ip())?);
-        }
-        let (dpdk, mut port) = device(options)?;
-        let router = options.gateways.iter().find(|router| router.is_ipv4() == target.is_ipv4());
-        let (mac, found) = match mac {
-            Some(mac) => (mac, None),
-            None => {
-                let hop = router.copied().unwrap_or(target.ip());
-                let mac = resolve::next_hop(Box::new(port), sources[0], hop, dpdk.mac(0), stop)?;
-                // Closed by whom it was lent to: the queue is taken anew.
-                port = dpdk.port(0, 0)?;
-                let words = mac.map(|byte| format!("{byte:02x}")).join(":");
-                (mac, Some(format!("from {}; {hop} is at {words}", sources[0])))
-            }
-        };
+        let Approach { port, dpdk, sources, hop, found } =
+            Approach::find(target, mac, &wanted.sources, options, stop)?;
         let info = port.info().clone();
         let most = (info.mtu + EthernetHeader::LEN).saturating_sub(headers_len(target.is_ipv4()));
         if longest > most {
             return Err(OpenError::TooLong { longest, device: info.name, mtu: info.mtu, most });
         }
-        let source_mac = info.mac.unwrap_or_default();
-        let host = host(&sources, source_mac);
+        let source_mac = dpdk.mac(0);
+        let host = Standalone::new(&mut host(&sources, source_mac), source_mac);
         let templates =
-            Templates::new(Ends { target, target_mac: mac, sources, source_mac, first_port, flows })?;
+            Templates::new(Ends { target, target_mac: hop, sources, source_mac, first_port, flows })?;
         Ok(DpdkLink {
             frames: FrameLink::new(Box::new(port), templates).with_host(host),
             _dpdk: dpdk,
@@ -128,14 +154,14 @@ impl DpdkLink {
 
 /// Who answers for the source addresses while packets are generated: neighbours ask where they are, at the latest when what they heard
 /// while the next hop was being asked for has become stale.
-fn host(sources: &[IpAddr], mac: Mac) -> Standalone {
+pub(super) fn host(sources: &[IpAddr], mac: Mac) -> StandaloneConfig {
     let on_link = |&address: &IpAddr| LocalAddress { address, prefix_len: 0, vlan: None };
     let addresses = sources.iter().map(on_link).collect();
-    Standalone::new(&mut StandaloneConfig { addresses, ..StandaloneConfig::default() }, mac)
+    StandaloneConfig { addresses, mac: Some(mac), ..StandaloneConfig::default() }
 }
 
 /// Starts EAL and the one device of `options` and takes its first queue, for the calling thread.
-pub(super) fn device(options: &Options) -> Result<(Dpdk, DpdkPort), OpenError> {
+fn device(options: &Options) -> Result<(Dpdk, DpdkPort), OpenError> {
     let devices = options.devices().count();
     if devices != 1 {
         return Err(OpenError::Devices(devices));

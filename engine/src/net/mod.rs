@@ -80,7 +80,8 @@ pub struct NetConfig {
     pub index: u8,
     /// The control thread, for sends to peers not heard from; without it those have no route.
     pub links: Option<Subscription>,
-    /// No kernel stands behind the port: Net answers for these addresses. One that [`StandaloneConfig::check`] accepts.
+    /// No kernel stands behind the port: Net answers for these addresses, and asks on the link for whom `links` does not know. One
+    /// that [`StandaloneConfig::check`] accepts.
     pub standalone: Option<StandaloneConfig>,
 }
 

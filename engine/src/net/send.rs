@@ -1,8 +1,9 @@
 //! Datagrams nobody asked for: headers from a path, into a free frame.
 
-use super::neighbours::Link;
+use super::neighbours::{Hop, Link, Neighbours};
 use super::path::{IPV4, MAC_KNOWN, TAGS_SHIFT};
 use super::reply::{leave_checksum, write_ipv4, write_ipv6, write_udp, write_udp_partial};
+use super::standalone::Standalone;
 use super::{Net, Path, Tag};
 use crate::datagram::SendError;
 use crate::frame::Frame;
@@ -16,6 +17,19 @@ use zerocopy::FromBytes;
 /// Empty frames taken from the port at once. With fewer, sends pay for more virtual calls; more would be missing where receive
 /// could use them.
 const SPARE: usize = 32;
+
+/// Where packets of a path go next. What was told stands before what is asked for on the link.
+pub(super) fn hop(
+    told: &mut Neighbours,
+    asked: Option<&mut Standalone>,
+    path: &Path,
+    now_ns: u64,
+) -> Result<Hop, SendError> {
+    match (told.resolve(path, now_ns), asked) {
+        (Err(_), Some(standalone)) => standalone.resolve(path, now_ns),
+        (told, _) => told,
+    }
+}
 
 impl<P: Port + ?Sized> Net<P> {
     pub(super) fn send_unasked(
@@ -52,10 +66,7 @@ impl<P: Port + ?Sized> Net<P> {
     /// The path with what the control thread, or our own neighbour cache, knows of the way to its peer.
     #[cold]
     pub(super) fn resolved(&mut self, path: &Path) -> Result<Path, SendError> {
-        let hop = match &mut self.other.standalone {
-            Some(standalone) => standalone.resolve(path, self.now.ns)?,
-            None => self.neighbours.resolve(path, self.now.ns)?,
-        };
+        let hop = hop(&mut self.neighbours, self.other.standalone.as_deref_mut(), path, self.now.ns)?;
         let mut path = *path;
         path.local = hop.local;
         path.peer_mac = hop.mac;

@@ -16,6 +16,7 @@ use super::neighbours::{Link, Neighbours};
 use super::owner::{HandOver, HandOverPlace};
 use super::queue::TxQueue;
 use super::segment::{self, Found};
+use super::send::hop;
 use super::standalone::Standalone;
 use super::{Net, Path, Tag};
 use crate::frame::{BURST, Burst, Frame, flag};
@@ -250,6 +251,11 @@ impl<P: Port + ?Sized> Net<P> {
         self
     }
 
+    /// True while our TCP may still be asked for the last acknowledgment of a connection (TIME-WAIT).
+    pub fn has_time_wait(&self) -> bool {
+        self.tcp.as_ref().is_some_and(|tcp| tcp.streams.has_time_wait())
+    }
+
     /// Largest IP packet that frames, or chains of them, take with every link header in front, in bytes. Asked before anything
     /// is received.
     pub fn largest_packet(&mut self) -> usize {
@@ -315,7 +321,7 @@ struct Out<'n, P: ?Sized> {
     port: &'n mut P,
     info: &'n PortInfo,
     neighbours: &'n mut Neighbours,
-    /// Instead of those, where no kernel stands behind the port.
+    /// Asked for whom those do not know, where no kernel stands behind the port.
     standalone: Option<&'n mut Standalone>,
     mac: Option<Mac>,
     now_ns: u64,
@@ -337,11 +343,8 @@ impl<P: Port + ?Sized> Out<'_, P> {
             return self.ways.get(segment.path as usize).copied();
         }
         let path = Path::to(0, (segment.source, 0).into(), (segment.destination, 0).into())?;
-        let (hop, own) = match &mut self.standalone {
-            Some(standalone) => (standalone.resolve(&path, self.now_ns), Some(standalone.mac())),
-            None => (self.neighbours.resolve(&path, self.now_ns), self.mac),
-        };
-        let hop = hop.ok()?;
+        let own = self.standalone.as_ref().map(|standalone| standalone.mac()).or(self.mac);
+        let hop = hop(self.neighbours, self.standalone.as_deref_mut(), &path, self.now_ns).ok()?;
         let local_mac = match (self.neighbours.link(), own) {
             (Some(Link::Present { mac, .. }), _) | (_, Some(mac)) => mac,
             _ => return None,

@@ -117,6 +117,11 @@ impl OwnStreams {
         !self.held.is_empty()
     }
 
+    /// True while there are connections in TIME-WAIT.
+    pub(crate) fn has_time_wait(&self) -> bool {
+        self.stack.population().time_wait > 0
+    }
+
     /// Frames of the burst under way.
     pub(crate) fn holds(&self) -> usize {
         self.held.len()

@@ -8,6 +8,7 @@ mod alloc;
 #[allow(dead_code, reason = "the whole table of fixtures; each test crate uses its part")]
 mod fixtures;
 mod frames;
+mod generator;
 #[allow(dead_code, reason = "its main is the example's")]
 #[path = "../../examples/http.rs"]
 mod http;

@@ -72,7 +72,7 @@ impl Drop for Peer {
     }
 }
 
-fn socket(name: &str) -> PathBuf {
+pub fn socket(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("volley-test-{}-{name}", std::process::id()))
 }
 

@@ -102,7 +102,7 @@ fn assert_sentence(said: &str, words: &[&str]) {
 }
 
 /// What EAL and the engine keep for a process.
-fn traces(pid: u32) -> Vec<PathBuf> {
+pub fn traces(pid: u32) -> Vec<PathBuf> {
     let look = |directory: &str, has: &str| {
         let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
         entries

@@ -22,6 +22,11 @@ pub trait Carrier {
 
     /// Counters of the stream port.
     fn stats(&self) -> StreamStats;
+
+    /// True when nobody has to be answered any more for a connection that has ended, or somebody else answers.
+    fn is_forgotten(&self) -> bool {
+        true
+    }
 }
 
 /// Our own stack over a frame port.
@@ -60,6 +65,12 @@ impl Carrier for Frames {
 
     fn stats(&self) -> StreamStats {
         self.net.stream_stats()
+    }
+
+    /// A kernel behind the port resets whoever still asks; without one, nobody would, and memory shared with the peer goes with us,
+    /// whether or not our last acknowledgments have been read from it.
+    fn is_forgotten(&self) -> bool {
+        self.net.standalone_stats().is_none() || !self.net.has_time_wait()
     }
 }
 

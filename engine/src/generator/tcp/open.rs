@@ -5,6 +5,7 @@ use super::carrier::{Carrier, Frames};
 use crate::generator::af_xdp::{self, OpenError};
 use crate::generator::approach::{Approach, Wanted};
 use crate::net::neighbours::{self, Link, Neighbour, Reached, Route, Update};
+use crate::net::standalone::StandaloneConfig;
 use crate::net::{Net, NetConfig, Tag, mapped};
 use crate::port::Port;
 use crate::stream::kernel::StreamOpenError;
@@ -16,6 +17,8 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+#[cfg(feature = "dpdk")]
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use volley_wire::ethernet::Mac;
 use volley_xdp::{Protocol, Steering};
@@ -31,15 +34,15 @@ const TIME_WAIT: Duration = Duration::from_secs(1);
 const MOST_TIME_WAIT: u32 = 200_000;
 /// A closed loop may wait as long as a server under test takes.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Bytes of an IP packet, at most: what a frame of 2 KiB has room for.
-const MTU: usize = 1500;
+/// Bytes of an IP packet, at most: what the engine's own sends where the device carries such.
+const MTU: usize = 9000;
 
 /// A way to the server: who we are, and the next hop.
-pub(in crate::generator) struct Way {
-    pub(in crate::generator) sources: Vec<IpAddr>,
-    pub(in crate::generator) mac: Mac,
-    pub(in crate::generator) hop: Mac,
-    pub(in crate::generator) ports: RangeInclusive<u16>,
+struct Way {
+    sources: Vec<IpAddr>,
+    mac: Mac,
+    hop: Mac,
+    ports: RangeInclusive<u16>,
 }
 
 /// Our own stack over AF_XDP, and the program that brings the answers.
@@ -70,7 +73,7 @@ impl OverAfXdp {
             af_xdp::steered(&config, &ends.sources, (Protocol::Tcp, ports.clone()), replace)?;
         let name = port.info().name.clone();
         let way = Way { sources: ends.sources, mac: ends.source_mac, hop: ends.target_mac, ports };
-        let frames = over(Box::new(port), &way, load)?;
+        let frames = over(Box::new(port), &way, load, None)?;
         Ok(OverAfXdp { _steering: steering, frames, name })
     }
 
@@ -85,30 +88,9 @@ impl OverAfXdp {
     }
 }
 
-/// A stack of our own over `port`, told of the one way it needs.
-pub(in crate::generator) fn over(port: Box<dyn Port>, way: &Way, load: &Load) -> io::Result<Frames> {
-    let mut entropy = [0; 64];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut entropy)?;
-    let slots = load.slots();
-    let stack = volley_tcp::Config {
-        max_connections: slots,
-        pool_bytes: POOL,
-        max_segments_in_flight: slots.saturating_mul(4).max(131_072),
-        max_time_wait: MOST_TIME_WAIT,
-        time_wait: TIME_WAIT,
-        mtu: port.info().mtu.min(MTU) as u16,
-        ephemeral_ports: (*way.ports.start(), *way.ports.end()),
-        connect_timeout: PATIENCE,
-        ..volley_tcp::Config::default()
-    };
-    let streams = OwnStreams::new(&OwnConfig {
-        listen: Vec::new(),
-        stack,
-        buffer: BUFFER,
-        slow_reader_ns: PATIENCE.as_nanos() as u64,
-        keep_alive_secs: PATIENCE.as_secs() as u32,
-        entropy,
-    });
+/// A stack of our own over `port`, told of the one way it needs. Where no kernel stands behind the port, `host` answers for the
+/// sources.
+fn over(port: Box<dyn Port>, way: &Way, load: &Load, host: Option<StandaloneConfig>) -> io::Result<Frames> {
     let (links, mut known) = neighbours::subscription(Arc::new(Waker::new(|| ())));
     let target = mapped(load.target.ip());
     let neighbour = Neighbour { tag: Tag::default(), address: target };
@@ -130,13 +112,41 @@ pub(in crate::generator) fn over(port: Box<dyn Port>, way: &Way, load: &Load) ->
     for update in updates.into_iter().chain(addresses).chain([Update::Complete]) {
         known.updates.push(update).map_err(|_| io::Error::other("more source addresses than 1,000"))?;
     }
-    let net = Net::new(port, NetConfig { links: Some(links), ..NetConfig::default() });
-    let mut frames = Frames::new(net.with_streams(streams, None));
+    let settings = NetConfig { links: Some(links), standalone: host, ..NetConfig::default() };
+    let mut net = Net::new(port, settings);
+    let mtu = net.largest_packet().min(MTU) as u16;
+    let mut frames = Frames::new(net.with_streams(stack(way, load, mtu)?, None));
     // It hears a bounded number of news a turn, and a first SYN that finds no way would be sent again a second later.
     while known.updates.slots() < known.updates.buffer().capacity() {
         frames.receive(Clock::new().now())?;
     }
     Ok(frames)
+}
+
+/// The stack, for packets of at most `mtu` bytes.
+fn stack(way: &Way, load: &Load, mtu: u16) -> io::Result<OwnStreams> {
+    let mut entropy = [0; 64];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut entropy)?;
+    let slots = load.slots();
+    let config = volley_tcp::Config {
+        max_connections: slots,
+        pool_bytes: POOL,
+        max_segments_in_flight: slots.saturating_mul(4).max(131_072),
+        max_time_wait: MOST_TIME_WAIT,
+        time_wait: TIME_WAIT,
+        mtu,
+        ephemeral_ports: (*way.ports.start(), *way.ports.end()),
+        connect_timeout: PATIENCE,
+        ..volley_tcp::Config::default()
+    };
+    Ok(OwnStreams::new(&OwnConfig {
+        listen: Vec::new(),
+        stack: config,
+        buffer: BUFFER,
+        slow_reader_ns: PATIENCE.as_nanos() as u64,
+        keep_alive_secs: PATIENCE.as_secs() as u32,
+        entropy,
+    }))
 }
 
 /// Kernel sockets.
@@ -159,32 +169,40 @@ pub struct OverDpdk {
     frames: Frames,
     _dpdk: crate::port::dpdk::Dpdk,
     name: String,
+    /// What was not given, and was found.
+    found: Option<String>,
 }
 
 #[cfg(feature = "dpdk")]
 impl OverDpdk {
-    /// Starts EAL and the one device of `options` and takes its first queue, for the calling thread. The server is the next hop,
-    /// at `mac`.
+    /// Starts EAL and the one device of `options` and takes its first queue, for the calling thread. `mac` is the next hop's;
+    /// without it, it is asked for. Sets the sources of `load` when it names none. Whoever asks on the link for one of them is
+    /// answered.
     ///
     /// # Errors
     /// See [`crate::generator::dpdk::OpenError`]; nothing is left behind then.
     pub fn open(
-        load: &Load,
-        mac: Mac,
+        load: &mut Load,
+        mac: Option<Mac>,
         ports: RangeInclusive<u16>,
         options: &crate::engine::config::Dpdk,
+        stop: &AtomicBool,
     ) -> Result<OverDpdk, crate::generator::dpdk::OpenError> {
-        let (dpdk, port) = crate::generator::dpdk::device(options)?;
-        let info = port.info().clone();
-        let own = info.mac.unwrap_or_default();
-        let way = Way { sources: load.sources.clone(), mac: own, hop: mac, ports };
-        let frames = over(Box::new(port), &way, load)?;
-        Ok(OverDpdk { frames, _dpdk: dpdk, name: info.name })
+        use crate::generator::dpdk;
+        let dpdk::Approach { port, dpdk, sources, hop, found } =
+            dpdk::Approach::find(load.target, mac, &load.sources, options, stop)?;
+        load.sources.clone_from(&sources);
+        let own = dpdk.mac(0);
+        let host = dpdk::host(&sources, own);
+        let name = port.info().name.clone();
+        let way = Way { sources, mac: own, hop, ports };
+        let frames = over(Box::new(port), &way, load, Some(host))?;
+        Ok(OverDpdk { frames, _dpdk: dpdk, name, found })
     }
 
-    /// What it runs over, for the report.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// What it runs over, and what was found on the way, for the report.
+    pub fn notes(&self) -> impl Iterator<Item = &String> {
+        self.found.iter().chain([&self.name])
     }
 
     /// What carries the connections.

@@ -15,6 +15,9 @@ use std::time::Duration;
 /// How long all connections may take to open.
 const OPEN_WITHIN: Duration = Duration::from_secs(30);
 
+/// How long peers may go on asking for the last acknowledgments of connections that have ended.
+const FORGOTTEN_WITHIN: Duration = Duration::from_secs(5);
+
 /// Events of one turn: so many that a burst's fit, and so few that what arrives meanwhile is not kept waiting.
 const EVENTS_PER_TURN: usize = 1024;
 
@@ -57,6 +60,10 @@ pub fn run(load: &Load, carrier: &mut dyn Carrier, stop: &AtomicBool) -> io::Res
     carrier.flush();
     let asked_until = run.now_ns.saturating_add(nanos(load.linger));
     while run.now_ns < asked_until && !client.is_done() {
+        run.turn(client.as_mut(), carrier)?;
+    }
+    let forgotten_by = run.now_ns.saturating_add(nanos(FORGOTTEN_WITHIN));
+    while run.now_ns < forgotten_by && !carrier.is_forgotten() {
         run.turn(client.as_mut(), carrier)?;
     }
     let unanswered = client.unanswered();
