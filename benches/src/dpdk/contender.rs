@@ -88,6 +88,13 @@ impl Contender {
             Contender::Swap5 => "5tswap",
             Contender::Unseen => "io",
         };
+        let more: &[&str] = match wire {
+            // Testpmd has died at times, most likely of its driver (22.11), polled while the peer connects. So it waits for the link
+            // before it polls, for nine seconds at most.
+            Wire::Memif => &["--auto-start"],
+            // The device itself waits for its peer.
+            Wire::Vhost => &["--auto-start", "--disable-link-check"],
+        };
         let testpmd = Testpmd {
             core,
             drivers: wire.drivers(),
@@ -95,8 +102,7 @@ impl Contender {
             eal: EAL,
             forward,
             mbufs: 8192,
-            // Its peer comes later.
-            more: ["--auto-start", "--disable-link-check"].map(String::from).into(),
+            more: more.iter().map(|&word| word.to_owned()).collect(),
         };
         Running::spawn_testpmd(&testpmd, log, None)
     }
