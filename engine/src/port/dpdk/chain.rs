@@ -1,8 +1,9 @@
 //! What is not one mbuf of ours for each packet: chains, and mbufs of strange pools. Off the straight way, so that this does
 //! not carry it along.
 
-use super::port::DpdkPort;
+use super::port::{DpdkPort, Lent};
 use crate::frame::{Burst, Frame, flag};
+use std::mem::ManuallyDrop;
 use volley_dpdk::{Mbuf, mbuf};
 use volley_steer::Verdict;
 
@@ -38,29 +39,21 @@ impl DpdkPort {
     fn deliver_chain(&mut self, mbuf: Mbuf, burst: &mut Burst) {
         let seen = mbuf.flags();
         let flags = super::offload::received(&mbuf, seen) | self.trust();
-        let first = burst.len();
+        // Steering looks at no more than the first segment has.
+        let flags = match self.verdict(mbuf.bytes()) {
+            Verdict::Redirect => flags,
+            Verdict::Pass => flags | flag::NOT_STEERED,
+            // As a chain it goes home.
+            Verdict::Drop => return,
+        };
+        super::may_panic();
         let mut rest = Some(mbuf);
         while let Some(mut mbuf) = rest.take() {
             rest = mbuf.split();
             let more = if rest.is_some() { flag::MORE } else { 0 };
-            let frame = self.hand_out(mbuf, flags | more);
+            let frame = self.token(mbuf, flags | more);
             burst.push(frame);
-        }
-        match self.verdict(burst[first].bytes()) {
-            Verdict::Redirect => {}
-            Verdict::Pass => {
-                for frame in &mut burst[first..] {
-                    frame.set_flags(frame.flags() | flag::NOT_STEERED);
-                }
-            }
-            Verdict::Drop => {
-                let mut mbufs = mbuf::Burst::new();
-                while burst.len() > first {
-                    let Some(frame) = burst.pop() else { break };
-                    mbufs.push(self.take_back(frame));
-                }
-                self.put(&mut mbufs);
-            }
+            super::may_panic();
         }
     }
 
@@ -87,15 +80,14 @@ impl DpdkPort {
             return;
         }
         let flags = super::offload::received(mbuf, mbuf.flags()) | self.trust();
-        let mut frame = self.hand_out(copy, flags);
-        match self.verdict(frame.bytes()) {
-            Verdict::Redirect => burst.push(frame),
-            Verdict::Pass => {
-                frame.set_flags(flags | flag::NOT_STEERED);
-                burst.push(frame);
-            }
-            Verdict::Drop => drop(self.take_back(frame)),
-        }
+        let flags = match self.verdict(copy.bytes()) {
+            Verdict::Redirect => flags,
+            Verdict::Pass => flags | flag::NOT_STEERED,
+            Verdict::Drop => return,
+        };
+        super::may_panic();
+        let frame = self.token(copy, flags);
+        burst.push(frame);
     }
 
     fn verdict(&self, packet: &[u8]) -> Verdict {
@@ -105,11 +97,8 @@ impl DpdkPort {
     /// Sends packet by packet: chains are linked, what the device cannot send is counted and freed, and the first that finds
     /// no room ends it. `readied` are mbufs whose frames are still in `burst`.
     #[cold]
-    pub(super) fn send_unusual(&mut self, burst: &mut Burst, mut readied: mbuf::Burst) -> usize {
-        for mut mbuf in readied.drain(..) {
-            self.unready(&mut mbuf);
-            let _ = mbuf.into_raw();
-        }
+    pub(super) fn send_unusual(&mut self, burst: &mut Burst, mut readied: Lent) -> usize {
+        readied.iter_mut().for_each(|mbuf| self.unready(mbuf));
         let mut accepted = 0;
         while !burst.is_empty() {
             let whole = burst.iter().position(|frame| !frame.has(flag::MORE));
@@ -132,6 +121,7 @@ impl DpdkPort {
                 Sent::NotNow => break,
             }
             accepted += frames;
+            super::may_panic();
         }
         accepted
     }
@@ -143,17 +133,15 @@ impl DpdkPort {
         }
         let total: usize = packet.iter().map(Frame::len).sum();
         let mut offloaded = false;
-        let mut chain = mbuf::Burst::new();
+        let mut chain = Lent::new(mbuf::Burst::new());
         for (n, frame) in packet.iter_mut().enumerate() {
             let mbuf = match n {
                 0 => self.ready(frame, &mut offloaded),
-                _ => Some(self.plain(frame)),
+                _ => Some(ManuallyDrop::into_inner(self.plain(frame))),
             };
-            let Some(mbuf) = mbuf else {
-                chain.drain(..).for_each(|mbuf| _ = mbuf.into_raw());
-                return Sent::Never;
-            };
+            let Some(mbuf) = mbuf else { return Sent::Never };
             chain.push(mbuf);
+            super::may_panic();
         }
         let segments = chain.len() as u16;
         let extra = u32::from(chain[0].data_len()) - packet[0].len() as u32;

@@ -8,6 +8,7 @@ use super::{DpdkError, offload};
 use crate::frame::{Burst, Frame, Ledger, Owner, Ownership, RawFrame, flag};
 use crate::port::{Port, PortInfo, PortStats};
 use std::cell::Cell;
+use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use volley_dpdk::device::Stats;
 use volley_dpdk::mbuf::{self, Timestamps, tx};
@@ -162,10 +163,11 @@ impl DpdkPort {
         if cfg!(debug_assertions) { mbuf.index() as usize } else { 0 }
     }
 
-    /// A plain mbuf as a frame, which is steered; what steering drops is `None` and lies in `dropped`. The caller counts the frame
-    /// as the app's.
+    /// A plain mbuf as a frame, which is steered; what steering drops is `None` and lies in `dropped`. [`Receiving`] counts the
+    /// frame as the app's.
     #[inline(always)]
     fn deliver(&mut self, mut mbuf: Mbuf, dropped: &mut mbuf::Burst) -> Option<Frame> {
+        super::may_panic();
         let seen = mbuf.flags();
         if let Some(vlan) = self.vlan
             && offload::untag(&mut mbuf, seen, vlan).is_none()
@@ -174,31 +176,32 @@ impl DpdkPort {
             dropped.push(mbuf);
             return None;
         }
-        let flags = offload::received(&mbuf, seen) | self.trust;
-        let mut frame = self.token(mbuf, flags);
+        let mut flags = offload::received(&mbuf, seen) | self.trust;
         if let Some(steering) = &self.steering {
-            match steering.steer(frame.bytes()) {
+            match steering.steer(mbuf.bytes()) {
                 Verdict::Redirect => {}
-                Verdict::Pass => frame.set_flags(flags | flag::NOT_STEERED),
+                Verdict::Pass => flags |= flag::NOT_STEERED,
                 Verdict::Drop => {
-                    dropped.push(self.untoken(frame));
+                    dropped.push(mbuf);
                     return None;
                 }
             }
         }
-        Some(frame)
+        super::may_panic();
+        Some(self.token(mbuf, flags))
     }
 
     /// The token for an mbuf of ours that was the driver's.
     #[inline(always)]
-    pub(super) fn hand_out(&mut self, mbuf: Mbuf, flags: u8) -> Frame {
+    fn hand_out(&mut self, mbuf: Mbuf, flags: u8) -> Frame {
         self.app += 1;
         self.token(mbuf, flags)
     }
 
-    /// As [`DpdkPort::hand_out`], for callers that count by the burst.
+    /// As [`DpdkPort::hand_out`], for callers that count by the burst. Whatever may panic comes before it: a frame that is dropped
+    /// is an mbuf lost.
     #[inline(always)]
-    fn token(&mut self, mbuf: Mbuf, flags: u8) -> Frame {
+    pub(super) fn token(&mut self, mbuf: Mbuf, flags: u8) -> Frame {
         self.ownership.transfer(Self::number(&mbuf), Owner::Free, Owner::App);
         let (chunk, capacity) = (mbuf.buffer(), u32::from(mbuf.capacity()));
         let (offset, len) = (u32::from(mbuf.data_off()), u32::from(mbuf.data_len()));
@@ -218,12 +221,6 @@ impl DpdkPort {
     #[inline(always)]
     pub(super) fn take_back(&mut self, frame: Frame) -> Mbuf {
         self.app -= 1;
-        self.untoken(frame)
-    }
-
-    /// As [`DpdkPort::take_back`], for callers that have not counted it yet, or count by the burst.
-    #[inline(always)]
-    fn untoken(&mut self, frame: Frame) -> Mbuf {
         let raw = frame.into_raw();
         // SAFETY: the token is the address `hand_out` made it from, and it is gone now.
         let mbuf = unsafe { Mbuf::from_raw(pointer(&raw)) };
@@ -247,27 +244,25 @@ impl DpdkPort {
     /// mbuf stays the frame's: whoever keeps the frame forgets it.
     #[inline(always)]
     pub(super) fn ready(&mut self, frame: &mut Frame, offloaded: &mut bool) -> Option<Mbuf> {
-        let raw = frame.as_raw();
-        // SAFETY: the frame owns the mbuf, and the caller sees to it that one of the two is forgotten.
-        let mut mbuf = unsafe { Mbuf::from_raw(pointer(&raw)) };
-        mbuf.prepare(raw.offset as u16, raw.len as u16, 0);
+        let mut lent = self.plain(frame);
+        let mbuf = &mut *lent;
+        super::may_panic();
         if frame.has(flag::CHECKSUM_PARTIAL) {
             *offloaded = true;
-            match offload::checksum(frame, &mut mbuf, self.offloads) {
-                Some(flags) => mbuf.set_flags(flags),
-                None => return forget(mbuf),
-            }
+            let flags = offload::checksum(frame, mbuf, self.offloads)?;
+            mbuf.set_flags(flags);
         }
         if let Some(vlan) = self.vlan {
             if self.inserts {
                 mbuf.set_vlan_tci(vlan);
                 mbuf.set_flags(mbuf.flags() | tx::VLAN);
                 *offloaded = true;
-            } else if !offload::tag(&mut mbuf, vlan) {
-                return forget(mbuf);
+            } else if !offload::tag(mbuf, vlan) {
+                return None;
             }
         }
-        Some(mbuf)
+        super::may_panic();
+        Some(ManuallyDrop::into_inner(lent))
     }
 
     /// Undoes what [`DpdkPort::ready`] did to the packet's bytes.
@@ -289,11 +284,65 @@ impl DpdkPort {
     }
 }
 
-/// See [`DpdkPort::ready`].
-#[cold]
-fn forget(mbuf: Mbuf) -> Option<Mbuf> {
-    let _ = mbuf.into_raw();
-    None
+/// Mbufs for the driver whose frames are there still, which own them until it has taken them. So they are forgotten and not freed,
+/// also when something panics.
+pub(super) type Lent = ManuallyDrop<mbuf::Burst>;
+
+/// A receive under way. What it has put into the burst is the app's when it ends, also by a panic; the mbufs that it has not come
+/// to are freed then.
+struct Receiving<'r> {
+    port: &'r mut DpdkPort,
+    burst: &'r mut Burst,
+    before: usize,
+}
+
+impl Drop for Receiving<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        let received = (self.burst.len() - self.before) as u64;
+        self.port.app += received;
+        self.port.counts.rx_frames += received;
+    }
+}
+
+impl Receiving<'_> {
+    #[inline(always)]
+    fn receive(&mut self) {
+        let Receiving { port, burst, .. } = self;
+        let mut mbufs = mbuf::Burst::new();
+        if port.waiting.is_empty() {
+            port.work.end();
+            port.rx.receive(&mut mbufs, burst.remaining_capacity());
+            port.work.begin(mbufs.len());
+        } else {
+            std::mem::swap(&mut mbufs, &mut port.waiting);
+        }
+        for mbuf in &mbufs {
+            mbuf.prefetch_packet();
+        }
+        let mut dropped = mbuf::Burst::new();
+        let mut mbufs = mbufs.into_iter();
+        while let Some(mbuf) = mbufs.next() {
+            // As many as there was room for came, and chains take more room than that.
+            if burst.is_full() || !(mbuf.is_plain() && port.pool.owns(&mbuf)) {
+                if let Err(mbuf) = port.unusual(mbuf, burst) {
+                    // No room for it in this burst: it begins the next.
+                    port.waiting.push(mbuf);
+                    port.waiting.extend(mbufs);
+                    break;
+                }
+                continue;
+            }
+            if let Some(frame) = port.deliver(mbuf, &mut dropped) {
+                burst.push(frame);
+            }
+        }
+        super::may_panic();
+        if !dropped.is_empty() {
+            // They have not been the app's.
+            port.put(&mut dropped);
+        }
+    }
 }
 
 #[inline(always)]
@@ -312,51 +361,15 @@ impl Port for DpdkPort {
             return 0;
         }
         let before = burst.len();
-        let mut mbufs = mbuf::Burst::new();
-        if self.waiting.is_empty() {
-            self.work.end();
-            self.rx.receive(&mut mbufs, burst.remaining_capacity());
-            self.work.begin(mbufs.len());
-        } else {
-            std::mem::swap(&mut mbufs, &mut self.waiting);
-        }
-        for mbuf in &mbufs {
-            mbuf.prefetch_packet();
-        }
-        let mut dropped = mbuf::Burst::new();
-        let mut delivered = 0;
-        let mut mbufs = mbufs.into_iter();
-        while let Some(mbuf) = mbufs.next() {
-            // As many as there was room for came, and chains take more room than that.
-            if burst.is_full() || !(mbuf.is_plain() && self.pool.owns(&mbuf)) {
-                if let Err(mbuf) = self.unusual(mbuf, burst) {
-                    // No room for it in this burst: it begins the next.
-                    self.waiting.push(mbuf);
-                    self.waiting.extend(mbufs);
-                    break;
-                }
-                continue;
-            }
-            if let Some(frame) = self.deliver(mbuf, &mut dropped) {
-                burst.push(frame);
-                delivered += 1;
-            }
-        }
-        self.app += delivered;
-        if !dropped.is_empty() {
-            // They have not been the app's.
-            self.put(&mut dropped);
-        }
-        let received = burst.len() - before;
-        self.counts.rx_frames += received as u64;
-        received
+        Receiving { port: self, burst, before }.receive();
+        burst.len() - before
     }
 
     fn tx(&mut self, burst: &mut Burst) -> usize {
         if self.closed || burst.is_empty() {
             return 0;
         }
-        let mut mbufs = mbuf::Burst::new();
+        let mut mbufs = Lent::new(mbuf::Burst::new());
         let mut offloaded = false;
         for frame in burst.iter_mut() {
             if frame.has(flag::MORE) || frame.len() == 0 {
@@ -370,6 +383,7 @@ impl Port for DpdkPort {
         if offloaded && self.tx.prepare(&mut mbufs) < mbufs.len() {
             return self.send_unusual(burst, mbufs);
         }
+        super::may_panic();
         self.work.pause();
         let sent = self.tx.send(&mut mbufs);
         self.work.resume();
@@ -477,10 +491,11 @@ impl DpdkPort {
     }
 
     /// A frame's place and length, written into its mbuf, which stays the frame's.
-    pub(super) fn plain(&self, frame: &Frame) -> Mbuf {
+    #[inline(always)]
+    pub(super) fn plain(&self, frame: &Frame) -> ManuallyDrop<Mbuf> {
         let raw = frame.as_raw();
-        // SAFETY: as in `ready`.
-        let mut mbuf = unsafe { Mbuf::from_raw(pointer(&raw)) };
+        // SAFETY: the frame owns the mbuf, and the caller sees to it that one of the two is forgotten.
+        let mut mbuf = ManuallyDrop::new(unsafe { Mbuf::from_raw(pointer(&raw)) });
         mbuf.prepare(raw.offset as u16, raw.len as u16, 0);
         mbuf
     }

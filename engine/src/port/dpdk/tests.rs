@@ -1,9 +1,23 @@
-//! What can only be set up from inside: mbufs that are not the port's own, and packets of another VLAN.
+//! What can only be set up from inside: mbufs that are not the port's own, packets of another VLAN, and panics.
 
 use super::*;
 use crate::frame::Burst;
 use crate::port::Port;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use volley_dpdk::mbuf;
+
+thread_local! {
+    /// Places at which nothing happens still; then a panic.
+    static PLACES: Cell<u32> = const { Cell::new(u32::MAX) };
+}
+
+/// See [`super::may_panic`].
+pub fn may_panic() {
+    let left = PLACES.get();
+    PLACES.set(left - 1);
+    assert!(left > 0, "the test wants it");
+}
 
 /// EAL starts once per process, so the test runs itself again, in one of its own.
 fn alone(name: &str, body: impl FnOnce()) {
@@ -16,16 +30,19 @@ fn alone(name: &str, body: impl FnOnce()) {
     assert!(status.success(), "{name}, in a process of its own: {status}");
 }
 
-fn ring(vlan: Option<u16>) -> (Dpdk, DpdkPort) {
-    let options = Options {
+fn options(vlan: Option<u16>) -> Options {
+    Options {
         vdev: vec!["net_ring0".into()],
         memory: Memory::NoHuge,
         megabytes: Some(64),
         frames: 1024,
         vlan,
         ..Options::default()
-    };
-    let dpdk = Dpdk::open(&options, 1).unwrap();
+    }
+}
+
+fn ring(vlan: Option<u16>) -> (Dpdk, DpdkPort) {
+    let dpdk = Dpdk::open(&options(vlan), 1).unwrap();
     let port = dpdk.port(0, 0).unwrap();
     (dpdk, port)
 }
@@ -38,6 +55,25 @@ fn send(port: &mut DpdkPort, pool: &Mempool, packets: &[Vec<u8>]) {
         assert!(mbuf.write(packet));
     }
     assert_eq!(port.tx.send(&mut mbufs), packets.len());
+}
+
+/// Sends one packet in several mbufs of `pool`.
+fn send_chain(port: &mut DpdkPort, pool: &Mempool, parts: &[&[u8]]) {
+    let mut mbufs = mbuf::Burst::new();
+    assert!(pool.take(&mut mbufs, parts.len()));
+    let mut next = None;
+    for (mut mbuf, part) in mbufs.drain(..).zip(parts).rev() {
+        assert!(mbuf.write(part));
+        if let Some(next) = next.take() {
+            mbuf.link(next);
+        }
+        next = Some(mbuf);
+    }
+    let mut head = next.unwrap();
+    head.set_segments(parts.len() as u16);
+    head.set_packet_len(parts.iter().map(|part| part.len() as u32).sum());
+    mbufs.push(head);
+    assert_eq!(port.tx.send(&mut mbufs), 1);
 }
 
 #[test]
@@ -97,5 +133,55 @@ fn packets_of_other_vlans_are_not_ours() {
         port.free(&mut burst);
         drop((port, pool));
         dpdk.close();
+    });
+}
+
+#[test]
+fn the_ledger_balances_after_a_panic_at_any_place() {
+    alone("port::dpdk::tests::the_ledger_balances_after_a_panic_at_any_place", || {
+        let options = Options { mtu: Some(9000), ..options(None) };
+        let dpdk = Dpdk::open(&options, 1).unwrap();
+        let mut port = dpdk.port(0, 0).unwrap();
+        assert!(port.max_segments > 1, "chains come as such");
+        let pool = port.pool.clone();
+        let strange = Mempool::new(&dpdk.eal, "test", 256, 4096, -1).unwrap();
+        let mut burst = Burst::new();
+        let mut panics = 0;
+        for places in 0.. {
+            send(&mut port, &pool, &[vec![1; 60], vec![2; 60]]);
+            send(&mut port, &strange, &[vec![3; 60]]);
+            send_chain(&mut port, &pool, &[&[4; 1000], &[5; 500]]);
+            send(&mut port, &pool, &[vec![6; 60]]);
+            PLACES.set(places);
+            let quiet = std::panic::take_hook();
+            std::panic::set_hook(Box::new(|_| ()));
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                port.rx(&mut burst);
+                // The plain ones go as such first, and then all packet by packet.
+                let mut plain: Burst = burst.drain(..2).collect();
+                let sent = catch_unwind(AssertUnwindSafe(|| port.tx(&mut plain)));
+                burst.extend(plain);
+                sent.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                port.tx(&mut burst);
+            }));
+            std::panic::set_hook(quiet);
+            PLACES.set(u32::MAX);
+            let ledger = port.ledger();
+            assert!(ledger.balances() && ledger.app == burst.len() as u64, "place {places}: {ledger}");
+            // Each is there once, and comes home.
+            port.free(&mut burst);
+            while port.rx(&mut burst) > 0 {
+                port.free(&mut burst);
+            }
+            let ledger = port.ledger();
+            assert!(ledger.free == 1024 && strange.available() == 256, "place {places}: {ledger}");
+            if outcome.is_ok() {
+                break;
+            }
+            panics += 1;
+        }
+        assert!(panics > 20, "{panics} places");
+        drop((port, pool, strange));
+        assert_eq!(dpdk.close(), 0);
     });
 }
