@@ -164,6 +164,11 @@ impl Queue {
     }
 
     #[cfg(test)]
+    pub fn take_chains_of(&mut self, segments: u32) {
+        self.mode.segments = segments;
+    }
+
+    #[cfg(test)]
     pub fn finish_checksums(&mut self) {
         self.mode.tx_checksum = true;
     }
@@ -201,15 +206,11 @@ impl Queue {
         for n in 0..count {
             let Descriptor { addr, len, .. } = self.rx.peek(n);
             burst.push(chunks.receive(addr, len, self.id, 0));
+            // One by one, so that the ledger holds also when the next panics.
+            self.in_rx -= 1;
+            self.counts.rx_frames += 1;
         }
-        self.taken(count);
-        self.counts.rx_frames += u64::from(count);
-    }
-
-    #[inline]
-    fn taken(&mut self, count: u32) {
         self.rx.release(count);
-        self.in_rx -= count;
     }
 
     fn receive_chains(&mut self, burst: &mut Burst, chunks: &mut Chunks, mut ready: u32) {
@@ -221,6 +222,7 @@ impl Queue {
                 while at < ready && self.skipping {
                     let Descriptor { addr, options, .. } = self.rx.peek(at);
                     chunks.recycle(addr);
+                    self.in_rx -= 1;
                     self.skipping = options & PKT_CONTD != 0;
                     at += 1;
                 }
@@ -241,12 +243,13 @@ impl Queue {
                 let Descriptor { addr, len, options } = self.rx.peek(n);
                 let flags = if options & PKT_CONTD != 0 { flag::MORE } else { 0 };
                 burst.push(chunks.receive(addr, len, self.id, flags));
+                self.in_rx -= 1;
+                self.counts.rx_frames += 1;
             }
-            self.counts.rx_frames += u64::from(len);
             at += len;
         }
         if at > 0 {
-            self.taken(at);
+            self.rx.release(at);
         }
     }
 
@@ -319,6 +322,7 @@ impl Queue {
             options |= checksum::request(&mut frame);
         }
         let raw = chunks.submit(frame);
+        self.in_tx += 1;
         self.tx.push(Descriptor { addr: raw.token + u64::from(raw.offset), len: raw.len, options });
     }
 
@@ -327,7 +331,6 @@ impl Queue {
     pub fn publish(&mut self) {
         if self.promised > 0 {
             self.tx.publish();
-            self.in_tx += self.promised;
             self.counts.tx_frames += u64::from(self.promised);
             self.promised = 0;
         }
@@ -345,10 +348,10 @@ impl Queue {
         }
         for n in 0..done {
             chunks.complete(self.completion.peek(n));
+            self.in_tx -= 1;
+            self.counts.tx_completed += 1;
         }
         self.completion.release(done);
-        self.in_tx -= done;
-        self.counts.tx_completed += u64::from(done);
     }
 
     // ---- wakeups

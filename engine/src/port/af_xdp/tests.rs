@@ -57,6 +57,31 @@ fn chains_are_delivered_whole_also_across_the_end_of_the_ring() {
     }
 }
 
+/// What panics is the ownership check of debug builds.
+#[test]
+#[cfg(debug_assertions)]
+fn the_ledger_balances_after_a_panic_within_a_receive_or_a_completion() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    for segments in [1, MAX_SEGMENTS as u32] {
+        let mut rig = Rig::new(1, 64, 4, 0);
+        rig.port.queues[0].take_chains_of(segments);
+        let mut sent = rig.frames(&[60; 2], false);
+        assert_eq!(rig.port.tx(&mut sent), 2);
+        assert!(rig.kernel(0).deliver(&[60]) && rig.kernel(0).deliver(&[61]));
+        rig.kernel(0).deliver_nonsense();
+        let mut burst = Burst::new();
+        assert!(catch_unwind(AssertUnwindSafe(|| rig.port.rx(&mut burst))).is_err());
+        assert_eq!((burst.len(), rig.balanced().app), (2, 2));
+        assert_eq!(rig.port.stats().rx_frames, 2);
+        rig.kernel(0).transmit(1);
+        rig.kernel(0).complete_nonsense();
+        assert!(catch_unwind(AssertUnwindSafe(|| rig.port.flush())).is_err());
+        assert_eq!((rig.balanced().kernel_tx, rig.port.stats().tx_completed), (1, 1));
+        rig.port.free(&mut burst);
+        assert_eq!(rig.balanced().app, 0);
+    }
+}
+
 #[test]
 fn a_chain_whose_end_has_not_arrived_waits_and_so_does_one_that_does_not_fit() {
     let mut rig = Rig::new(1, 64, 4, u32::MAX - 1);

@@ -50,6 +50,18 @@ impl Kernel {
         self.rx.publish();
     }
 
+    /// Names a chunk outside the UMEM, as no kernel does.
+    pub fn deliver_nonsense(&mut self) {
+        self.rx.push(Descriptor { addr: 1 << 40, len: 60, options: 0 });
+        self.rx.publish();
+    }
+
+    /// Gives a chunk back that nobody has sent.
+    pub fn complete_nonsense(&mut self) {
+        self.completion.push(1 << 40);
+        self.completion.publish();
+    }
+
     /// Takes at most `count` descriptors for transmit, completing each at once.
     pub fn transmit(&mut self, count: u32) -> Vec<Descriptor> {
         let count = self.tx.ready(count).min(count);
