@@ -84,8 +84,11 @@ fn memif_peers_are_killed(engine: &str, peer: &str) {
     for _ in 0..3 {
         Peer::start(&format!("net_memif0,role={peer},{common}"), "max").is_answered();
     }
-    let report = running.stop();
+    let (report, said) = running.stop_and_hear();
     assert!(report["total"]["answered"].as_u64() >= Some(600), "{report}");
+    // Its link came and went with each.
+    let times = |state: &str| said.matches(&format!("net_memif0: the link is {state}")).count();
+    assert!(times("up") >= 3 && times("down") >= 2, "{said}");
     // A server that was killed could not remove it.
     if engine == "server" {
         assert!(!socket.exists());
@@ -129,6 +132,27 @@ fn the_generator_finds_the_engine_on_the_link() {
     let report = engine.stop();
     let link = &report["total"]["standalone"];
     assert!(link["arp_answered"].as_u64() >= Some(2) && link["ndp_answered"].as_u64() >= Some(1), "{link}");
+}
+
+#[test]
+fn the_generator_finds_the_engine_in_its_vlan_and_not_beside_it() {
+    let socket = socket("vlan.memif");
+    let common = format!("id=0,socket-abstract=no,socket={}", socket.display());
+    let device = format!("net_memif0,role=server,mac={MAC},{common}");
+    let in_vlan = ["--address", "10.0.0.2/24@5", "--address", "fd00::2/64@5"];
+    let engine = Running::start(&[&["--vdev", &device][..], &in_vlan].concat());
+    let device = format!("net_memif0,role=client,mac=02:00:00:00:00:03,{common}");
+    for (target, way) in [("10.0.0.2:7777", &[][..]), ("[fd00::2]:7777", &["--source", "fd00::9"])] {
+        Peer::with(&device, "5000", target, &[way, &["--vlan", "5"]].concat()).is_answered();
+    }
+    let mut command = Command::new(VOLLEY);
+    command.args(["gen", "10.0.0.2:7777", "--mode", "dpdk", "--no-huge", "--memory", "64", "--quiet"]);
+    let output = command.args(["--vdev", &device, "--vlan", "6"]).stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("10.0.0.2 does not answer"), "{said}");
+    let report = engine.stop();
+    let link = &report["total"]["standalone"];
+    assert!(link["arp_answered"].as_u64() >= Some(1) && link["ndp_answered"].as_u64() >= Some(1), "{link}");
 }
 
 #[test]
@@ -196,22 +220,36 @@ fn testpmd_circulates_packets_with_the_engine() {
     // What testpmd makes itself goes to this MAC, and to this port.
     let device = format!("net_memif0,role=server,mac=02:00:00:00:00:00,{common}");
     let engine = Running::start(&["--vdev", &device, "--port", "9"]);
-    let far = Testpmd::start(
-        &format!("net_memif0,role=client,mac=02:00:00:00:00:02,{common}"),
-        &["--forward-mode=macswap", "--tx-first"],
-    );
-    let until = Instant::now() + PATIENCE;
     let answered = || {
         let output = Command::new(VOLLEY).args(["status", "--json"]).output().unwrap();
         let all: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
         let all = all["engines"].as_array()?.clone();
         all.iter().find(|report| report["pid"] == engine.pid())?["total"]["answered"].as_u64()
     };
-    while answered() < Some(10_000) {
-        assert!(Instant::now() < until, "{:?} answered", answered());
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    drop(far);
+    let circulates = || {
+        let _far = Testpmd::start(
+            &format!("net_memif0,role=client,mac=02:00:00:00:00:02,{common}"),
+            &["--forward-mode=macswap", "--tx-first"],
+        );
+        let (until, before) = (Instant::now() + PATIENCE / 3, answered().unwrap_or(0));
+        while Instant::now() < until {
+            if answered() > Some(before + 10_000) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        false
+    };
+    // Testpmd sends its packets once: after nine seconds also over a link that is not up yet, and then they are gone.
+    assert!(
+        (1..=3).any(|attempt| {
+            circulates() || {
+                eprintln!("attempt {attempt}: {:?} answered: the link was up too late", answered());
+                false
+            }
+        }),
+        "nothing circulates"
+    );
     engine.stop();
     assert!(!socket.exists());
 }
@@ -222,7 +260,8 @@ fn testpmd_answers_the_generator() {
     let common = format!("id=0,socket-abstract=no,socket={}", socket.display());
     let _near = Testpmd::start(
         &format!("net_memif0,role=server,mac={MAC},{common}"),
-        &["--forward-mode=5tswap", "--auto-start", "--disable-link-check"],
+        // It polls once its link is up, or after nine seconds: polled while it connects, the driver (22.11) has been seen to die.
+        &["--forward-mode=5tswap", "--auto-start"],
     );
     let until = Instant::now() + PATIENCE;
     while !socket.exists() {

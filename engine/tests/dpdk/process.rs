@@ -53,7 +53,13 @@ impl Running {
 
     /// Stops it as a user does, and gives its report. It must end well.
     #[track_caller]
-    pub fn stop(mut self) -> serde_json::Value {
+    pub fn stop(self) -> serde_json::Value {
+        self.stop_and_hear().0
+    }
+
+    /// As [`Running::stop`], with all it has said.
+    #[track_caller]
+    pub fn stop_and_hear(mut self) -> (serde_json::Value, String) {
         self.signal(nix::libc::SIGINT);
         let until = Instant::now() + PATIENCE;
         let status = loop {
@@ -70,7 +76,7 @@ impl Running {
         assert_eq!(report["total"]["ledger_balances"], true, "{report}");
         assert_eq!(report["dpdk"]["mbufs_missing"], 0, "{report}");
         assert_eq!(report["workers"][0]["state"], "drained", "{report}");
-        report
+        (report, std::mem::take(&mut self.text))
     }
 }
 
