@@ -188,18 +188,20 @@ fn over(wire: Wire, arguments: &DpdkArgs, setup: &Setup, failures: &mut Vec<Stri
 /// What comes back to testpmd a second, `contender` answering.
 pub fn circulated(contender: Contender, wire: Wire, seconds: usize, setup: &Setup) -> Result<f64> {
     let socket = wire::socket(wire);
-    let mut running = contender.start(wire, &socket, far_end::PORT, setup)?;
-    let pps = far_end::circulate(wire, &socket, seconds, setup)?;
-    // The memif driver of 22.11 unmaps under testpmd's poller when the far end goes, which may end it: it has been measured by then.
-    match contender {
-        Contender::Volley | Contender::Trusting => {
-            running.must_run()?;
-            running.stop()?;
+    far_end::until_something_comes_back(|| {
+        let mut running = contender.start(wire, &socket, far_end::PORT, setup)?;
+        let pps = far_end::circulate(wire, &socket, seconds, setup)?;
+        // The memif driver of 22.11 unmaps under testpmd's poller when the far end goes, which may end it: it has been measured by then.
+        match contender {
+            Contender::Volley | Contender::Trusting => {
+                running.must_run()?;
+                running.stop()?;
+            }
+            Contender::Swap5 | Contender::Unseen => _ = running.stop(),
         }
-        Contender::Swap5 | Contender::Unseen => _ = running.stop(),
-    }
-    let _ = std::fs::remove_file(socket);
-    Ok(pps)
+        let _ = std::fs::remove_file(&socket);
+        Ok(pps)
+    })
 }
 
 /// Our own generator at the far end, flat out.
