@@ -147,7 +147,7 @@ fn all(arguments: &AllArgs, setup: &Setup) -> anyhow::Result<()> {
         &|| tcp::run(&TcpArgs { rounds: 2 * rounds, ..TcpArgs::default() }, setup),
         &|| tcp_memory::run(&TcpMemoryArgs { rounds }, setup),
         &|| steer_cost::run(setup),
-        &|| syn_flood::run(&SynFloodArgs::default(), setup),
+        &|| syn_flood::run(&SynFloodArgs { rounds, ..SynFloodArgs::default() }, setup),
         &|| connections::run(&ConnectionsArgs::default(), setup),
     ];
     let mut failed = None;
