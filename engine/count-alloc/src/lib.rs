@@ -55,9 +55,14 @@ static ALLOCATOR: Counting = Counting;
 
 /// How often the calling thread allocates, frees or resizes memory during `work`; each counts as one.
 pub fn allocations(work: impl FnOnce()) -> u64 {
-    let before = COUNT.get();
+    let before = so_far();
     work();
-    COUNT.get() - before
+    so_far() - before
+}
+
+/// How often the calling thread has allocated, freed or resized memory since it began: for work that is no one closure.
+pub fn so_far() -> u64 {
+    COUNT.get()
 }
 
 #[cfg(test)]

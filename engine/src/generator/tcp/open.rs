@@ -38,11 +38,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const MTU: usize = 9000;
 
 /// A way to the server: who we are, and the next hop.
-struct Way {
-    sources: Vec<IpAddr>,
-    mac: Mac,
-    hop: Mac,
-    ports: RangeInclusive<u16>,
+#[derive(Clone, Debug)]
+pub struct Way {
+    /// Addresses to connect from.
+    pub sources: Vec<IpAddr>,
+    /// The port's own MAC.
+    pub mac: Mac,
+    /// The next hop's.
+    pub hop: Mac,
+    /// Ports to connect from.
+    pub ports: RangeInclusive<u16>,
 }
 
 /// Our own stack over AF_XDP, and the program that brings the answers.
@@ -73,7 +78,7 @@ impl OverAfXdp {
             af_xdp::steered(&config, &ends.sources, (Protocol::Tcp, ports.clone()), replace)?;
         let name = port.info().name.clone();
         let way = Way { sources: ends.sources, mac: ends.source_mac, hop: ends.target_mac, ports };
-        let frames = over(Box::new(port), &way, load, None)?;
+        let frames = over_port(Box::new(port), &way, load, None)?;
         Ok(OverAfXdp { _steering: steering, frames, name })
     }
 
@@ -90,7 +95,15 @@ impl OverAfXdp {
 
 /// A stack of our own over `port`, told of the one way it needs. Where no kernel stands behind the port, `host` answers for the
 /// sources.
-fn over(port: Box<dyn Port>, way: &Way, load: &Load, host: Option<StandaloneConfig>) -> io::Result<Frames> {
+///
+/// # Errors
+/// With more sources than can be told at once, and without a source of entropy.
+pub fn over_port(
+    port: Box<dyn Port>,
+    way: &Way,
+    load: &Load,
+    host: Option<StandaloneConfig>,
+) -> io::Result<Frames> {
     let (links, mut known) = neighbours::subscription(Arc::new(Waker::new(|| ())));
     let target = mapped(load.target.ip());
     let neighbour = Neighbour { tag: Tag::default(), address: target };
@@ -196,7 +209,7 @@ impl OverDpdk {
         let host = dpdk::host(&sources, own);
         let name = port.info().name.clone();
         let way = Way { sources, mac: own, hop, ports };
-        let frames = over(Box::new(port), &way, load, Some(host))?;
+        let frames = over_port(Box::new(port), &way, load, Some(host))?;
         Ok(OverDpdk { frames, _dpdk: dpdk, name, found })
     }
 
