@@ -239,20 +239,26 @@ impl Connections {
     }
 
     /// A tail loss probe: new data if there is any that the window takes (it was tried before this is called), else the last
-    /// segment again (RFC 8985, section 7.3).
+    /// segment again (RFC 8985, section 7.3); in recovery the first.
     fn send_tail_probe<E: Egress + ?Sized>(&mut self, slot: u32, egress: &mut E) -> Sent {
         let (tcb, shared) = parts!(self, slot);
-        let last = tcb.hot.records.1;
-        if last == NIL || tcb.cold.rack.probe.is_some() || shared.records.get(last).has(r::SACKED) {
+        // In recovery the first that is out: if it arrived, it is answered at once as a duplicate, and if not, it is what is missed.
+        let recovering = tcb.cold.recovery.phase != Phase::Open;
+        let mut which = if recovering { tcb.hot.records.0 } else { tcb.hot.records.1 };
+        while recovering && which != NIL && !shared.records.get(which).in_flight() {
+            which = shared.records.get(which).next;
+        }
+        if which == NIL || tcb.cold.rack.probe.is_some() || shared.records.get(which).has(r::SACKED) {
             tcb.hot.clear(f::TAIL_PROBE);
             return Sent::Nothing;
         }
-        if self.resend(slot, last, egress) == Sent::Full {
+        if self.resend(slot, which, egress) == Sent::Full {
             return Sent::Full;
         }
         let hot = &mut self.slab.hot[slot as usize];
         hot.clear(f::TAIL_PROBE);
-        self.slab.cold[slot as usize].rack.probe = Some((hot.snd_nxt, true));
+        // Whether it repairs a loss is to be told only where nothing was known to be lost.
+        self.slab.cold[slot as usize].rack.probe = Some((hot.snd_nxt, !recovering));
         self.counters.tail_probes += 1;
         Sent::Yes
     }
@@ -293,7 +299,9 @@ impl Connections {
         if probe {
             usable = 1;
         }
-        let tail_probe = hot.has(f::TAIL_PROBE) && cold.rack.probe.is_none();
+        // In recovery a probe asks for an answer at once, which new data need not get.
+        let tail_probe =
+            hot.has(f::TAIL_PROBE) && cold.rack.probe.is_none() && cold.recovery.phase == Phase::Open;
         let len = remaining.min(limit).min(usable);
         let last = len == remaining;
         let with_fin = fin && last && usable > len;

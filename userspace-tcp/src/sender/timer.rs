@@ -10,6 +10,9 @@ use crate::time::{Instant, before, deadline_us, due, us_of};
 /// How long a peer may delay an acknowledgment (TLP.max_ack_delay, RFC 8985, section 7.2): what the field's stacks do at most.
 const MAX_ACK_DELAY_US: u32 = 200_000;
 
+/// Round trips in a timeout from which on a path is short: a timeout is then no measure of it, but the minimum.
+const SHORT_PATH: u32 = 32;
+
 /// How long cork may hold data back.
 const CORK_US: u32 = 200_000;
 
@@ -74,15 +77,30 @@ impl Tcb<'_> {
         self.hot.timer_at = self.cold.rto_at;
     }
 
-    /// RFC 8985, section 7.2: SACK, nothing SACKed, not recovering, no probe out.
+    /// RFC 8985, section 7.2: SACK, nothing SACKed, not recovering, no probe out. And in fast recovery, on a short path.
     fn may_probe_tail(&self) -> bool {
-        self.hot.has(f::SACK)
+        let phase = match self.cold.recovery.phase {
+            Phase::Open => self.cold.rack.sacked == 0,
+            Phase::Recovery => self.may_probe_recovery(),
+            Phase::Loss => false,
+        };
+        phase
+            && self.hot.has(f::SACK)
             && self.hot.state.synchronized()
-            && self.cold.rack.sacked == 0
-            && self.cold.recovery.phase == Phase::Open
             && self.cold.rack.probe.is_none()
             && self.cold.backoff == 0
             && self.hot.snd_wnd > 0
+    }
+
+    /// Once all that is lost has been sent again. A receiver that compresses its SACKs (Linux after the third) answers a hole that
+    /// is filled, and all that came behind it, with one acknowledgment. If that is lost, nothing moves until the timeout, whose
+    /// minimum is thousands of round trips of a short path. Where the timeout is a matter of round trips the RFC's rule stands.
+    fn may_probe_recovery(&self) -> bool {
+        let smoothed = self.cold.rtt.smoothed;
+        !self.hot.has(f::LOST)
+            && self.hot.in_flight > 0
+            && smoothed > 0
+            && self.cold.rtt.rto / smoothed >= SHORT_PATH
     }
 
     /// The timer's time has come.
