@@ -45,15 +45,15 @@ pub struct GenArgs {
 
     /// Packets per second (100000, 100k, 1.5M); "max" is flat out; "50%" is half of the highest rate at
     /// which nothing is lost, which is searched first
-    #[arg(long, default_value = "10k", value_parser = parse_rate)]
+    #[arg(long, default_value = "10k", value_name = "RATE", value_parser = parse_rate)]
     rate: Asked,
 
     /// Seconds to send and measure
     #[arg(long, default_value = "10", value_parser = parse_seconds, value_name = "SECONDS")]
     pub(super) duration: Duration,
 
-    /// Packets to send at most
-    #[arg(long)]
+    /// Packets to send at most [default: as many as there is time for]
+    #[arg(long, value_name = "PACKETS")]
     count: Option<u64>,
 
     /// Seconds to send before measuring
@@ -66,11 +66,11 @@ pub struct GenArgs {
 
     /// Bytes of each frame on the wire, frame check sequence included: one size, or a range LOW-HIGH.
     /// The least is 64 over IPv4 and 84 over IPv6 [default: the least]
-    #[arg(long, value_parser = parse_range, conflicts_with = "payload")]
+    #[arg(long, value_name = "BYTES", value_parser = parse_range, conflicts_with = "payload")]
     size: Option<RangeInclusive<usize>>,
 
     /// Bytes of UDP payload instead of --size: one length, or a range LOW-HIGH. The least is 18
-    #[arg(long, value_parser = parse_range)]
+    #[arg(long, value_name = "BYTES", value_parser = parse_range)]
     payload: Option<RangeInclusive<usize>>,
 
     /// Flows: source ports (and addresses, when several are given) that take turns
@@ -78,28 +78,28 @@ pub struct GenArgs {
     flows: u32,
 
     /// Packets of a flow in a row
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "PACKETS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     run: u32,
 
     /// Source addresses; given more than once, flows are spread over them [default: what the route says; dpdk: the target's
     /// neighbour in number, as 10.0.0.2 for 10.0.0.1]
-    #[arg(long)]
+    #[arg(long, value_name = "IP")]
     pub(super) source: Vec<IpAddr>,
 
     /// First source port; flows take the ones after it [default: any free ports; af-xdp, dpdk, blast: 20000]
-    #[arg(long)]
+    #[arg(long, value_name = "PORT")]
     pub(super) source_port: Option<u16>,
 
     /// Most packets that leave back to back (1 to 64)
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, value_name = "PACKETS", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=64))]
     burst: u16,
 
     /// Interface to send on (af-xdp, blast) [default: what the route says]
-    #[arg(long)]
+    #[arg(long, value_name = "NIC")]
     pub(super) interface: Option<String>,
 
     /// Queues to use, as LOW-HIGH (af-xdp) [default: all of the interface]
-    #[arg(long, value_parser = parse_range)]
+    #[arg(long, value_name = "QUEUES", value_parser = parse_range)]
     pub(super) queues: Option<RangeInclusive<usize>>,
 
     /// Take the interface over from another XDP program (af-xdp)
@@ -114,7 +114,7 @@ pub struct GenArgs {
     #[arg(long, value_name = "NAME")]
     netns: Option<String>,
 
-    /// Core to run on
+    /// Core to run on [default: any]
     #[arg(long)]
     core: Option<usize>,
 

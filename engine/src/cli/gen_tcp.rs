@@ -26,7 +26,7 @@ pub(super) struct TcpArgs {
     tcp: Option<What>,
 
     /// TCP: connections at once [default: 1; connect: 64]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     connections: Option<u32>,
 
     /// TCP: bytes of a message
@@ -38,7 +38,7 @@ pub(super) struct TcpArgs {
     window: u32,
 
     /// TCP: bytes to send or receive in all (2G, 100M, 5000) [default: as many as there is time for]
-    #[arg(long, value_parser = parse_bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     bytes: Option<u64>,
 }
 

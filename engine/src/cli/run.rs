@@ -50,7 +50,7 @@ pub struct RunArgs {
     #[arg(long, short, value_name = "PORTS")]
     port: Option<Ports>,
 
-    /// TCP port, or ports FIRST-LAST, to serve beside the UDP [default: none]
+    /// TCP port, or ports FIRST-LAST, to serve beside the UDP [default: none; 7777 with another of the --tcp flags]
     #[arg(long, value_name = "PORTS")]
     tcp_port: Option<Ports>,
 
@@ -62,7 +62,7 @@ pub struct RunArgs {
     #[arg(long, value_enum)]
     tcp_io: Option<TcpIo>,
 
-    /// TCP connections of each worker at once
+    /// TCP connections of each worker at once [default: 16384, or what the descriptor limit leaves room for]
     #[arg(long, value_name = "CONNECTIONS")]
     tcp_connections: Option<u32>,
 
@@ -99,15 +99,15 @@ pub struct RunArgs {
     zero_copy: Option<ZeroCopy>,
 
     /// Receive queues to serve, as in 0-3,6 [default: all]
-    #[arg(long)]
+    #[arg(long, value_name = "QUEUES")]
     queues: Option<Numbers>,
 
     /// Workers; queues are dealt among them [default: one for each queue, at most one for each core]
-    #[arg(long)]
+    #[arg(long, value_name = "WORKERS")]
     workers: Option<u16>,
 
     /// Cores to pin workers to, in their order, as in 2-5 [default: the highest ones]
-    #[arg(long)]
+    #[arg(long, value_name = "CORES")]
     cores: Option<Numbers>,
 
     /// Do not pin workers
@@ -126,19 +126,19 @@ pub struct RunArgs {
     #[arg(long, value_enum)]
     unbound: Option<Unbound>,
 
-    /// Frames of each worker's memory
-    #[arg(long)]
+    /// Frames of each worker's memory [default: 4096 for each queue; dpdk: 8192]
+    #[arg(long, value_name = "FRAMES")]
     frames: Option<u32>,
 
-    /// Bytes of a frame: 2048 or 4096
-    #[arg(long)]
+    /// Bytes of a frame: over AF_XDP 2048 or 4096 [default: 2048, 4096 where zero-copy needs it; dpdk: 2176]
+    #[arg(long, value_name = "BYTES")]
     chunk: Option<u32>,
 
-    /// Entries of the receive and fill rings (a power of two)
+    /// Entries of the receive and fill rings, a power of two [default: 2048; dpdk: the driver's choice]
     #[arg(long, value_name = "ENTRIES")]
     rx_ring: Option<u32>,
 
-    /// Entries of the transmit and completion rings (a power of two)
+    /// Entries of the transmit and completion rings, a power of two [default: 2048; dpdk: the driver's choice]
     #[arg(long, value_name = "ENTRIES")]
     tx_ring: Option<u32>,
 
@@ -173,7 +173,7 @@ pub struct RunArgs {
     #[command(flatten)]
     dpdk: super::dpdk::DpdkArgs,
 
-    /// Stop after so many seconds
+    /// Stop after so many seconds [default: at SIGINT or SIGTERM]
     #[arg(long, value_name = "SECONDS")]
     duration: Option<f64>,
 
@@ -310,7 +310,12 @@ impl RunArgs {
                 Idle::Sleep => IdlePolicy::Sleep,
             });
         }
-        if self.tcp_port.is_some() || self.tcp_io.is_some() || self.tcp_connections.is_some() {
+        let asks_for_tcp = self.tcp_port.is_some()
+            || self.tcp_io.is_some()
+            || self.tcp_connections.is_some()
+            || self.tcp_local_ports.is_some()
+            || self.tcp_syn_rate.is_some();
+        if asks_for_tcp {
             let tcp = config.tcp.get_or_insert_with(Tcp::default);
             over(&mut tcp.ports, &self.tcp_port);
             over(&mut tcp.io, &self.tcp_io);
@@ -432,6 +437,10 @@ mod tests {
         let config = parse(&["--tcp-port", "8000-8001", "--tcp-connections", "9"]);
         let tcp = config.tcp.unwrap();
         assert_eq!((tcp.ports, tcp.connections), (Ports(8000..=8001), Some(9)));
+        let tcp = parse(&["--tcp-syn-rate", "5"]).tcp.unwrap();
+        assert_eq!((tcp.ports, tcp.syn_rate), (Ports(7777..=7777), 5));
+        let tcp = parse(&["--tcp-local-ports", "100-199"]).tcp.unwrap();
+        assert_eq!(tcp.local_ports, Some(Ports(100..=199)));
     }
 
     #[test]
