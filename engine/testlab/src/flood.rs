@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 const BATCH: usize = 64;
 /// IPv4 and TCP header, and options: MSS, SACK permitted, timestamps, window scale, as a Linux client sends them.
 const LEN: usize = 20 + 40;
+/// What a paced flood sends at once, in time. A sleep takes as long again. Longer makes bursts of it, which keep whoever shares the
+/// core and whoever receives them for as long as they are; shorter is more sleeping than sending.
+const STEP: Duration = Duration::from_micros(50);
 /// How far a paced flood may fall behind and still catch up. What it could not send in longer is not sent at once later.
 const BEHIND: Duration = Duration::from_millis(5);
 const OPTIONS: [u8; 20] = [2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
@@ -38,8 +41,7 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Begins to send SYNs out of a namespace to `to`, through a raw socket: `per_second`, evenly in steps of a millisecond
-    /// or less.
+    /// Begins to send SYNs out of a namespace to `to`, through a raw socket: `per_second`, evenly in steps of 0.1 ms or so.
     ///
     /// # Errors
     /// When there is no raw socket for it (CAP_NET_RAW).
@@ -118,8 +120,8 @@ fn run(socket: &OwnedFd, to: SocketAddrV4, per_second: u32, sent: &AtomicU64, st
         }
         let now = (elapsed * rate - done).clamp(0.0, BATCH as f64) as usize;
         // Not the processor's whole time for nothing: a core is shared with the clients.
-        if now < BATCH.min(per_second as usize / 1000 + 1) {
-            std::thread::sleep(Duration::from_micros(200));
+        if now < (rate * STEP.as_secs_f64()).clamp(1.0, BATCH as f64) as usize {
+            std::thread::sleep(STEP);
             continue;
         }
         packets[..now].iter_mut().for_each(|packet| *packet = drawn(to, &mut random));
