@@ -8,6 +8,8 @@ ALL = --features volley/dpdk,volley-bench/dpdk
 FUZZ = $(patsubst %/Cargo.toml,%,$(wildcard */fuzz/Cargo.toml))
 # Long enough to run into what a change broke; a hunt for bugs takes hours, and is started by hand.
 FUZZ_SECONDS ?= 15
+# Of every scenario of `make bench`: ten are some two hours, and the least that give an interval of 95 % are six.
+ROUNDS ?= 10
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-dpdk test test-nic bench setup doctor lab-up lab-down clean
@@ -41,16 +43,16 @@ test-nic: ## boot a machine with NICs in QEMU: zero-copy, binding and restoring 
 	@hw-setup/deps nic
 	@$(STEP) 'a NIC in a box' hw-setup/nic-in-a-box/run
 
-bench: ## install the peers, measure ours against them, write target/bench/*.json and matrix.html
+bench: ## install the peers, measure ours against them (ROUNDS=10), write target/bench/*.json and matrix.html
 	@hw-setup/deps bench
 	cargo build --release --locked -p volley -p volley-bench --features volley/dpdk
 	cargo build --release --locked -p volley-xdp --example steer-cost
 	benches/peers/build
 	cargo test --quiet --release --locked --manifest-path benches/peers/Cargo.toml --target-dir target/peers
 	cargo build --release --locked -p volley-tcp --example echo_speed
-	target/release/volley-bench all
 	cargo bench --locked -p volley-bench --bench net
 	benches/instructions
+	target/release/volley-bench all --rounds $(ROUNDS)
 
 setup: ## install everything that demo, test and bench need
 	hw-setup/deps test

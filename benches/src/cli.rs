@@ -14,8 +14,10 @@ use crate::scenario::syn_flood::{self, SynFloodArgs};
 use crate::scenario::tcp::{self, TcpArgs};
 use crate::scenario::tcp_memory::{self, TcpMemoryArgs};
 use crate::setup::{Setup, SetupArgs};
+use anyhow::ensure;
 use clap::{Args, Parser, Subcommand};
 use std::process::ExitCode;
+use std::time::Instant;
 
 /// What a process that a signal ended returns: 128 and SIGINT's number.
 const INTERRUPTED: u8 = 130;
@@ -139,25 +141,29 @@ pub fn main() -> ExitCode {
 /// One scenario's failure does not keep the others from running; a signal does.
 fn all(arguments: &AllArgs, setup: &Setup) -> anyhow::Result<()> {
     let rounds = arguments.rounds;
-    let scenarios: [&dyn Fn() -> anyhow::Result<()>; 9] = [
-        &|| echo::run(&EchoArgs { rounds, ..EchoArgs::default() }, setup),
-        &|| dpdk::run(&DpdkArgs { rounds, ..DpdkArgs::default() }, setup),
-        &|| matrix::run(&MatrixArgs { rounds, ..MatrixArgs::default() }, setup),
-        &|| latency::run(&LatencyArgs { rounds, ..LatencyArgs::default() }, setup),
-        &|| tcp::run(&TcpArgs { rounds: 2 * rounds, ..TcpArgs::default() }, setup),
-        &|| tcp_memory::run(&TcpMemoryArgs { rounds }, setup),
-        &|| steer_cost::run(setup),
-        &|| syn_flood::run(&SynFloodArgs { rounds, ..SynFloodArgs::default() }, setup),
-        &|| connections::run(&ConnectionsArgs::default(), setup),
+    let scenarios: [(&str, &dyn Fn() -> anyhow::Result<()>); 9] = [
+        ("echo", &|| echo::run(&EchoArgs { rounds, ..EchoArgs::default() }, setup)),
+        ("dpdk", &|| dpdk::run(&DpdkArgs { rounds, ..DpdkArgs::default() }, setup)),
+        ("matrix", &|| matrix::run(&MatrixArgs { rounds, ..MatrixArgs::default() }, setup)),
+        ("latency", &|| latency::run(&LatencyArgs { rounds, ..LatencyArgs::default() }, setup)),
+        ("tcp", &|| tcp::run(&TcpArgs { rounds: 2 * rounds, ..TcpArgs::default() }, setup)),
+        ("tcp-memory", &|| tcp_memory::run(&TcpMemoryArgs { rounds }, setup)),
+        ("steer-cost", &|| steer_cost::run(setup)),
+        ("syn-flood", &|| syn_flood::run(&SynFloodArgs { rounds, ..SynFloodArgs::default() }, setup)),
+        ("connections", &|| connections::run(&ConnectionsArgs::default(), setup)),
     ];
-    let mut failed = None;
-    for scenario in scenarios {
+    let begun = Instant::now();
+    let mut failed = Vec::new();
+    for (at, (name, scenario)) in scenarios.iter().enumerate() {
+        let minutes = begun.elapsed().as_secs() / 60;
+        println!("all: {name}, {} of {}, after {minutes} min", at + 1, scenarios.len());
         if let Err(error) = scenario() {
             setup.interrupt.check()?;
             eprintln!("volley-bench: {error:#}");
-            failed = Some(error);
+            failed.push(*name);
         }
     }
-    println!("all: JSON is in {}", setup.out.display());
-    failed.map_or(Ok(()), Err)
+    println!("all: JSON is in {}, after {} min", setup.out.display(), begun.elapsed().as_secs() / 60);
+    ensure!(failed.is_empty(), "something failed in {}: see above", failed.join(", "));
+    Ok(())
 }
