@@ -246,6 +246,29 @@ impl Mbuf {
     }
 }
 
+/// What a look at a burst has found, see [`glance`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glance {
+    /// Each is a single segment, referred to once, with its own buffer, and of the pool.
+    pub plain: bool,
+    /// The offload flags that any of them has.
+    pub flags: u64,
+}
+
+/// Looks at a whole burst at once: [`Mbuf::is_plain`] and [`crate::Mempool::owns`] of each, without a branch for each.
+#[inline(always)]
+pub fn glance(mbufs: &[Mbuf], pool: &crate::Mempool) -> Glance {
+    let (mut odd, mut flags) = (0, 0);
+    for mbuf in mbufs {
+        // SAFETY: as in `prepare`.
+        let word = unsafe { mbuf.at::<u64>(sys::VOLLEY_MBUF_DATA_OFF as usize).read() };
+        odd |= (word >> 16) as u32 ^ 0x0001_0001;
+        odd |= u32::from(!pool.owns(mbuf));
+        flags |= mbuf.flags();
+    }
+    Glance { plain: odd == 0 && flags & sys::VOLLEY_F_ELSEWHERE == 0, flags }
+}
+
 impl Drop for Mbuf {
     #[cold]
     fn drop(&mut self) {

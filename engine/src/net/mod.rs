@@ -95,6 +95,8 @@ pub struct Net<P: Port + ?Sized = dyn Port> {
     index: u8,
     arrival: Arrival,
     tx_checksum: bool,
+    /// Headers are fetched before they are parsed.
+    fetches: bool,
     max_segments: usize,
     stats: DatagramStats,
     /// When the worker's loop began.
@@ -128,6 +130,7 @@ impl<P: Port + ?Sized> Net<P> {
             index: config.index,
             arrival: Arrival { mac: own_mac(&info, &other), port: config.index, queue: 0, verify: true },
             tx_checksum: info.tx_checksum,
+            fetches: !port.reads_headers(),
             max_segments: info.max_segments,
             stats: DatagramStats::default(),
             now: Now::default(),
@@ -273,8 +276,10 @@ impl<P: Port + ?Sized> DatagramPort for Net<P> {
         }
         chain::reserve(&mut batch.scratch, self.max_segments, self.mtu);
         let received = self.port.rx(&mut batch.frames);
-        for frame in batch.frames.iter().take(prefetch::AHEAD) {
-            prefetch::headers(frame);
+        if self.fetches {
+            for frame in batch.frames.iter().take(prefetch::AHEAD) {
+                prefetch::headers(frame);
+            }
         }
         received
     }
@@ -285,7 +290,10 @@ impl<P: Port + ?Sized> DatagramPort for Net<P> {
         let mut used = 0;
         let mut index = 0;
         loop {
-            let (next, bytes) = plain::open(frames, index, &self.arrival, opened);
+            let (next, bytes) = match self.fetches {
+                true => plain::open::<true>(frames, index, &self.arrival, opened),
+                false => plain::open::<false>(frames, index, &self.arrival, opened),
+            };
             self.stats.received_bytes += bytes;
             index = next;
             let Some(frame) = frames.get(index) else { break };

@@ -95,14 +95,19 @@ impl Stations {
     }
 }
 
-/// Opens the packets of `frames` from `first` on while they are plain: parses and verifies them, and notes them in `opened`.
-/// Returns the first frame that was not, and the bytes of the payloads.
+/// Opens the packets of `frames` from `first` on while they are plain: parses and verifies them, and notes them in `opened`. `FETCH`
+/// their headers first, unless they are near. Returns the first frame that was not plain, and the bytes of the payloads.
 #[inline(never)]
-pub(super) fn open(frames: &[Frame], first: usize, arrival: &Arrival, opened: &mut Notes) -> (usize, u64) {
+pub(super) fn open<const FETCH: bool>(
+    frames: &[Frame],
+    first: usize,
+    arrival: &Arrival,
+    opened: &mut Notes,
+) -> (usize, u64) {
     let (stations, port) = (Stations::of(arrival), arrival.port);
     let (mut at, mut bytes) = (first, 0);
     while let Some(frame) = frames.get(at) {
-        if let Some(coming) = frames.get(at + prefetch::AHEAD) {
+        if FETCH && let Some(coming) = frames.get(at + prefetch::AHEAD) {
             prefetch::headers(coming);
         }
         if frame.has(flag::MORE | flag::NOT_STEERED) {

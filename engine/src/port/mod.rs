@@ -141,6 +141,11 @@ pub trait Port: Send {
         QueueCounters::default()
     }
 
+    /// True for a port that has looked into each packet it gives out, whose headers need not be fetched again.
+    fn reads_headers(&self) -> bool {
+        false
+    }
+
     /// Stops receiving: nothing more is posted, what arrives from now on is the kernel's. Transmit goes on.
     fn stop_rx(&mut self);
 

@@ -31,7 +31,7 @@ fn quickly(bytes: &[u8], flags: u8) -> Option<Opened> {
     burst[0].bytes_mut().copy_from_slice(bytes);
     burst[0].set_flags(flags);
     let mut opened = Default::default();
-    let (next, payload) = plain::open(&burst, 0, &ARRIVAL, &mut opened);
+    let (next, payload) = plain::open::<true>(&burst, 0, &ARRIVAL, &mut opened);
     burst.drain(..).for_each(|frame| pool.give(frame));
     assert_eq!((next, payload), (opened.len(), opened.iter().map(|note| u64::from(note.len)).sum()));
     opened.pop()

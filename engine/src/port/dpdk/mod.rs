@@ -28,6 +28,7 @@ mod chain;
 mod offload;
 mod plan;
 mod port;
+mod receive;
 pub mod steering;
 mod table;
 #[cfg(test)]

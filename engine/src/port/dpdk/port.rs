@@ -2,6 +2,7 @@
 
 use super::chain::Sent;
 use super::plan::DevicePlan;
+use super::receive::Receiving;
 use super::steering::{Steerer, Steering};
 use super::work::Work;
 use super::{DpdkError, offload};
@@ -14,7 +15,6 @@ use volley_dpdk::device::Stats;
 use volley_dpdk::mbuf::{self, Timestamps, tx};
 use volley_dpdk::mempool::HEADROOM;
 use volley_dpdk::{Device, Mbuf, Mempool, Offloads, RxQueue, TxQueue};
-use volley_steer::Verdict;
 
 /// A moment by a device's clock, in the device's own units and with its own beginning. For latency reports, after calibration;
 /// never for deadlines.
@@ -40,13 +40,13 @@ pub struct DpdkPort {
     pub(super) rx: RxQueue,
     pub(super) tx: TxQueue,
     pub(super) pool: Mempool,
-    steering: Option<Steerer>,
+    pub(super) steering: Option<Steerer>,
     /// Tokens outside the port.
-    app: u64,
+    pub(super) app: u64,
     pub(super) ownership: Ownership,
     /// What received frames are marked with besides what the device says of them.
-    trust: u8,
-    vlan: Option<u16>,
+    pub(super) trust: u8,
+    pub(super) vlan: Option<u16>,
     /// The device puts the tag on.
     inserts: bool,
     offloads: Offloads,
@@ -58,7 +58,7 @@ pub struct DpdkPort {
     /// Received and not delivered: a chain that did not fit the burst, and what came behind it.
     pub(super) waiting: mbuf::Burst,
     pub(super) counts: PortStats,
-    work: Work,
+    pub(super) work: Work,
     /// The mbufs that the driver has posted for receive, as seen when nothing had been sent.
     posted: u64,
     cold: Box<Cold>,
@@ -152,6 +152,11 @@ impl DpdkPort {
         self.cold.device.clock().map(DeviceTime)
     }
 
+    /// Believes every checksum from now on, as the option does for all devices.
+    pub fn trust_checksums(&mut self) {
+        self.trust = flag::CHECKSUM_VERIFIED;
+    }
+
     /// What steering has counted here; `None` without rules.
     pub fn steerer(&self) -> Option<&Steerer> {
         self.steering.as_ref()
@@ -161,34 +166,6 @@ impl DpdkPort {
     #[inline(always)]
     fn number(mbuf: &Mbuf) -> usize {
         if cfg!(debug_assertions) { mbuf.index() as usize } else { 0 }
-    }
-
-    /// A plain mbuf as a frame, which is steered; what steering drops is `None` and lies in `dropped`. [`Receiving`] counts the
-    /// frame as the app's.
-    #[inline(always)]
-    fn deliver(&mut self, mut mbuf: Mbuf, dropped: &mut mbuf::Burst) -> Option<Frame> {
-        super::may_panic();
-        let seen = mbuf.flags();
-        if let Some(vlan) = self.vlan
-            && offload::untag(&mut mbuf, seen, vlan).is_none()
-        {
-            self.counts.rx_dropped += 1;
-            dropped.push(mbuf);
-            return None;
-        }
-        let mut flags = offload::received(&mbuf, seen) | self.trust;
-        if let Some(steering) = &self.steering {
-            match steering.steer(mbuf.bytes()) {
-                Verdict::Redirect => {}
-                Verdict::Pass => flags |= flag::NOT_STEERED,
-                Verdict::Drop => {
-                    dropped.push(mbuf);
-                    return None;
-                }
-            }
-        }
-        super::may_panic();
-        Some(self.token(mbuf, flags))
     }
 
     /// The token for an mbuf of ours that was the driver's.
@@ -288,61 +265,15 @@ impl DpdkPort {
 /// also when something panics.
 pub(super) type Lent = ManuallyDrop<mbuf::Burst>;
 
-/// A receive under way. What it has put into the burst is the app's when it ends, also by a panic; the mbufs that it has not come
-/// to are freed then.
-struct Receiving<'r> {
-    port: &'r mut DpdkPort,
-    burst: &'r mut Burst,
-    before: usize,
-}
-
-impl Drop for Receiving<'_> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        let received = (self.burst.len() - self.before) as u64;
-        self.port.app += received;
-        self.port.counts.rx_frames += received;
+/// True when each frame is a whole packet, and nothing is to be done to any.
+#[inline(always)]
+fn are_ready(frames: &[Frame]) -> bool {
+    let (mut flags, mut empty) = (0, false);
+    for frame in frames {
+        flags |= frame.flags();
+        empty |= frame.len() == 0;
     }
-}
-
-impl Receiving<'_> {
-    #[inline(always)]
-    fn receive(&mut self) {
-        let Receiving { port, burst, .. } = self;
-        let mut mbufs = mbuf::Burst::new();
-        if port.waiting.is_empty() {
-            port.work.end();
-            port.rx.receive(&mut mbufs, burst.remaining_capacity());
-            port.work.begin(mbufs.len());
-        } else {
-            std::mem::swap(&mut mbufs, &mut port.waiting);
-        }
-        for mbuf in &mbufs {
-            mbuf.prefetch_packet();
-        }
-        let mut dropped = mbuf::Burst::new();
-        let mut mbufs = mbufs.into_iter();
-        while let Some(mbuf) = mbufs.next() {
-            // As many as there was room for came, and chains take more room than that.
-            if burst.is_full() || !(mbuf.is_plain() && port.pool.owns(&mbuf)) {
-                if let Err(mbuf) = port.unusual(mbuf, burst) {
-                    // No room for it in this burst: it begins the next.
-                    port.waiting.push(mbuf);
-                    port.waiting.extend(mbufs);
-                    break;
-                }
-                continue;
-            }
-            if let Some(frame) = port.deliver(mbuf, &mut dropped) {
-                burst.push(frame);
-            }
-        }
-        super::may_panic();
-        if !dropped.is_empty() {
-            // They have not been the app's.
-            port.put(&mut dropped);
-        }
-    }
+    flags & (flag::MORE | flag::CHECKSUM_PARTIAL) == 0 && !empty
 }
 
 #[inline(always)]
@@ -360,9 +291,7 @@ impl Port for DpdkPort {
         if self.stopped {
             return 0;
         }
-        let before = burst.len();
-        Receiving { port: self, burst, before }.receive();
-        burst.len() - before
+        Receiving::into(burst, self).receive()
     }
 
     fn tx(&mut self, burst: &mut Burst) -> usize {
@@ -371,6 +300,11 @@ impl Port for DpdkPort {
         }
         let mut mbufs = Lent::new(mbuf::Burst::new());
         let mut offloaded = false;
+        if self.vlan.is_none() && are_ready(burst) {
+            // As a rule: all there is to say is where each packet lies.
+            mbufs.extend(burst.iter().map(|frame| ManuallyDrop::into_inner(self.plain(frame))));
+            return self.send(burst, mbufs);
+        }
         for frame in burst.iter_mut() {
             if frame.has(flag::MORE) || frame.len() == 0 {
                 return self.send_unusual(burst, mbufs);
@@ -383,24 +317,7 @@ impl Port for DpdkPort {
         if offloaded && self.tx.prepare(&mut mbufs) < mbufs.len() {
             return self.send_unusual(burst, mbufs);
         }
-        super::may_panic();
-        self.work.pause();
-        let sent = self.tx.send(&mut mbufs);
-        self.work.resume();
-        // What was not taken is still its frame's.
-        for mut mbuf in mbufs.drain(..) {
-            self.unready(&mut mbuf);
-            let _ = mbuf.into_raw();
-        }
-        if cfg!(debug_assertions) {
-            burst.drain(..sent).for_each(|frame| self.release(frame));
-        } else {
-            // Nothing is looked at then, and the tokens vanish all at once.
-            burst.drain(..sent);
-            self.app -= sent as u64;
-        }
-        self.counts.tx_frames += sent as u64;
-        sent
+        self.send(burst, mbufs)
     }
 
     fn flush(&mut self) {
@@ -479,6 +396,11 @@ impl Port for DpdkPort {
         device.is_removed().then(|| format!("{}: the device was removed", info.name))
     }
 
+    /// Steering has, and receive has fetched them.
+    fn reads_headers(&self) -> bool {
+        true
+    }
+
     fn nap_ns(&self) -> Option<u64> {
         Some(NAP_NS)
     }
@@ -506,6 +428,26 @@ impl DpdkPort {
             return Sent::Never;
         }
         if self.tx.send(packet) == 1 { Sent::Yes } else { Sent::NotNow }
+    }
+
+    /// Offers the mbufs of all frames of `burst` to the driver, and returns how many it took.
+    #[inline(always)]
+    fn send(&mut self, burst: &mut Burst, mut mbufs: Lent) -> usize {
+        super::may_panic();
+        self.work.pause();
+        let sent = self.tx.send(&mut mbufs);
+        self.work.resume();
+        // What was not taken is still its frame's.
+        mbufs.iter_mut().for_each(|mbuf| self.unready(mbuf));
+        if cfg!(debug_assertions) {
+            burst.drain(..sent).for_each(|frame| self.release(frame));
+        } else {
+            // Nothing is looked at then, and the tokens vanish all at once.
+            burst.drain(..sent);
+            self.app -= sent as u64;
+        }
+        self.counts.tx_frames += sent as u64;
+        sent
     }
 
     /// A frame the driver took.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use volley_steer::abi::{COUNTER_SLOTS, Counter, Counters, MAX_BUCKETS, RuleList, RuleTable};
-use volley_steer::{Address, Env, Protocol, Unbound, Verdict, headers, steer};
+use volley_steer::{Env, Protocol, Unbound, Verdict, headers, steer};
 
 /// Rules, and what all ports under them have counted.
 #[derive(Clone)]
@@ -29,8 +29,8 @@ pub struct Steerer {
     counted: [Cell<u64>; COUNTER_SLOTS],
     buckets: Box<[Cell<u64>]>,
     since: Instant,
-    /// Address and port of the last plain datagram that was redirected, for the next, which most often goes there too.
-    last: Cell<(Address, u16)>,
+    /// Where the last plain datagram that was redirected went, for the next, which most often goes there too.
+    last: Cell<Goal>,
     board: Arc<Board>,
 }
 
@@ -51,8 +51,7 @@ impl Steering {
             counted: std::array::from_fn(|_| Cell::new(0)),
             buckets: (0..MAX_BUCKETS).map(|_| Cell::new(0)).collect(),
             since: Instant::now(),
-            // Plain datagrams are IPv4.
-            last: Cell::new((Address::V6([0; 4]), 0)),
+            last: Cell::new(Goal::NONE),
             board,
         }
     }
@@ -73,23 +72,49 @@ impl Steerer {
     /// Decides for one packet, and counts it.
     #[inline(always)]
     pub fn steer(&self, packet: &[u8]) -> Verdict {
-        let plain = headers::find_plain(packet);
-        let to = plain.map(|found| (found.destination, found.destination_port));
-        if to == Some(self.last.get()) {
+        if self.last.get().is_of(packet) {
             self.count(Counter::Redirected);
             return Verdict::Redirect;
         }
-        self.decide(packet, to)
+        self.decide(packet)
+    }
+
+    /// Decides for a burst of at most 64, and counts each.
+    #[inline(always)]
+    pub fn steer_all<'p>(&self, packets: impl Iterator<Item = &'p [u8]>) -> Steered {
+        let mut steered = Steered { passed: 0, dropped: 0 };
+        let (mut last, mut redirected) = (self.last.get(), 0);
+        for (at, packet) in packets.enumerate() {
+            if last.is_of(packet) {
+                redirected += 1;
+                continue;
+            }
+            match self.decide(packet) {
+                Verdict::Redirect => {}
+                Verdict::Pass => steered.passed |= 1 << at,
+                Verdict::Drop => steered.dropped |= 1 << at,
+            }
+            last = self.last.get();
+        }
+        self.count_more(Counter::Redirected, redirected);
+        steered
     }
 
     /// As [`Steerer::steer`], by the rules.
-    fn decide(&self, packet: &[u8], to: Option<(Address, u16)>) -> Verdict {
+    #[inline(never)]
+    fn decide(&self, packet: &[u8]) -> Verdict {
         let verdict = steer(packet, self);
         // The rules of a port stay what they are, and nothing else of a plain datagram counts.
-        if let (Verdict::Redirect, Some(to)) = (verdict, to) {
-            self.last.set(to);
+        if verdict == Verdict::Redirect && headers::find_plain(packet).is_some() {
+            self.last.set(Goal::of(packet));
         }
         verdict
+    }
+
+    #[inline(always)]
+    fn count_more(&self, counter: Counter, more: u64) {
+        let place = &self.counted[counter as usize];
+        place.set(place.get() + more);
     }
 
     /// Packets counted for one reason.
@@ -129,7 +154,90 @@ impl Env for Steerer {
 
     #[inline(always)]
     fn count(&self, counter: Counter) {
-        let place = &self.counted[counter as usize];
-        place.set(place.get() + 1);
+        self.count_more(counter, 1);
+    }
+}
+
+/// What became of a burst: a bit for each packet, the lowest for the first. All others are redirected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Steered {
+    /// Those that are the kernel's.
+    pub passed: u64,
+    /// Those that are dropped.
+    pub dropped: u64,
+}
+
+/// What plain datagrams for one address and port have in common: four words of their headers, as far as [`Goal::MASK`] goes. They are
+/// compared without finding the fields first, which is why this is quicker than [`headers::find_plain`] with what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Goal([u64; 4]);
+
+impl Goal {
+    /// Where the words begin.
+    const AT: usize = 8;
+    /// Bytes of a datagram's headers, over IPv4.
+    const HEAD: usize = 14 + 20 + 8;
+    /// EtherType, version and header length; fragment and protocol; destination address, in two words; destination port.
+    const MASK: [u64; 4] = [
+        u64::from_le_bytes([0, 0, 0, 0, 0xff, 0xff, 0xff, 0]),
+        u64::from_le_bytes([0, 0, 0, 0, 0x3f, 0xff, 0, 0xff]),
+        u64::from_le_bytes([0, 0, 0, 0, 0, 0, 0xff, 0xff]),
+        u64::from_le_bytes([0xff, 0xff, 0, 0, 0xff, 0xff, 0, 0]),
+    ];
+    /// No packet's.
+    const NONE: Goal = Goal([u64::MAX; 4]);
+
+    #[inline(always)]
+    fn words(head: &[u8; Goal::HEAD]) -> [u64; 4] {
+        std::array::from_fn(|n| {
+            let word = head[Goal::AT + 8 * n..].first_chunk().expect("the fourth ends within the headers");
+            u64::from_le_bytes(*word) & Goal::MASK[n]
+        })
+    }
+
+    /// Of a packet that is a plain datagram.
+    fn of(packet: &[u8]) -> Goal {
+        packet.first_chunk().map_or(Goal::NONE, |head| Goal(Goal::words(head)))
+    }
+
+    /// True when the packet is a plain datagram for there.
+    #[inline(always)]
+    fn is_of(&self, packet: &[u8]) -> bool {
+        let Some(head) = packet.first_chunk::<{ Goal::HEAD }>() else { return false };
+        let differ =
+            Goal::words(head).iter().zip(&self.0).fold(0, |differ, (ours, its)| differ | ours ^ its);
+        differ == 0 && usize::from(u16::from_be_bytes([head[16], head[17]])) >= Goal::HEAD - 14
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::packet::Packet;
+    use proptest::prelude::*;
+
+    /// To 10.0.0.1, port 7777.
+    fn packet() -> Vec<u8> {
+        Packet::new("10.0.0.2:1".parse().unwrap(), "10.0.0.1:7777".parse().unwrap(), b"hello").build()
+    }
+
+    proptest! {
+        /// Whatever is wrong with a packet, or other: what the goal says it has in common with the last, find_plain says, too.
+        #[test]
+        fn a_packet_for_the_same_goal_is_a_plain_datagram_for_it(
+            changes in proptest::collection::vec((0usize..60, any::<u8>()), 0..4), len in 30usize..70,
+        ) {
+            let first = packet();
+            let goal = Goal::of(&first);
+            prop_assert!(goal.is_of(&first));
+            let mut other = first.clone();
+            other.resize(len, 0);
+            for (at, byte) in changes {
+                if let Some(place) = other.get_mut(at) { *place = byte; }
+            }
+            let to = |bytes: &[u8]| headers::find_plain(bytes).map(|found| (found.destination, found.destination_port));
+            prop_assert_eq!(goal.is_of(&other), to(&other) == to(&first), "{:?}", other);
+            prop_assert!(!Goal::NONE.is_of(&other));
+        }
     }
 }
