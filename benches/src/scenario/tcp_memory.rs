@@ -67,6 +67,7 @@ pub fn run(arguments: &TcpMemoryArgs, setup: &Setup) -> Result<()> {
     let mut rounds = Rounds::new(ROWS.map(|(row, _)| row));
     let (mut each, mut all) = (0, 0);
     for round in 0..arguments.rounds {
+        let mut progress = format!("tcp-memory: round {:>2}/{}", round + 1, arguments.rounds);
         for at in rounds.order(round) {
             let (row, _) = ROWS[at];
             let log = setup.logs().join(format!("tcp-memory-{}.log", row.replace('/', "-")));
@@ -76,12 +77,15 @@ pub fn run(arguments: &TcpMemoryArgs, setup: &Setup) -> Result<()> {
             let line = said.lines().find(|line| line.starts_with('{')).unwrap_or_default();
             let value: Value =
                 serde_json::from_str(line).with_context(|| format!("echo_speed said {said:?}"))?;
-            rounds.note(at, value["per_second"].as_f64());
+            let per_second = value["per_second"].as_f64();
+            progress += &format!("  {row} {:.0}", per_second.unwrap_or_default() / 1e3);
+            rounds.note(at, per_second);
             if row == "ours/100000" {
                 each = value["bytes_per_connection"].as_u64().unwrap_or_default();
                 all = value["bytes"].as_u64().unwrap_or_default();
             }
         }
+        println!("{progress} thousand/s");
     }
     println!("{}", table::rows(&rounds, "a second"));
     let bars: Vec<Bar> = ROWS
