@@ -3,7 +3,7 @@
 mod harness;
 
 use harness::peer::*;
-use volley_tcp::{Config, Drop, Error, SynCookies};
+use volley_tcp::{Config, Drop, Error, EventKind, SynCookies};
 
 #[test]
 fn the_backlog_holds_back_handshakes_until_somebody_accepts() {
@@ -75,6 +75,35 @@ fn a_flood_is_answered_at_the_configured_rate_and_counted() {
     lab.remote = home;
     lab.put(&[seg(ACK, 1001, next).data(b"still here")]);
     assert_eq!(lab.stack.peek(id).unwrap(), b"still here");
+}
+
+#[test]
+fn established_segments_of_a_burst_are_served_before_its_syns() {
+    let config = Config { syn_table: 4, cookie_rate: 100, ..Config::default() };
+    let mut lab = Lab::new(config);
+    let a = lab.one(seg(SYN, 1000, 0));
+    lab.silent(seg(ACK, 1001, a.seq + 1));
+    let player = lab.stack.accept(lab.listener).expect("the handshake is complete");
+    let port = lab.remote.port();
+    lab.put_from(&[(5999, seg(SYN, 1000, 0))]);
+    let b = lab.out().remove(0);
+    lab.events.clear();
+    // A handshake that is completed comes first in the burst, then the flood, and the player last.
+    let newcomer = (5999, seg(ACK, 1001, b.seq + 1));
+    let flood = (0..60).map(|n| (6000 + n, seg(SYN, 1, 0)));
+    let moves = (port, seg(ACK | PSH, 1001, a.seq + 1).data(b"move"));
+    lab.put_from(&[newcomer].into_iter().chain(flood).chain([moves]).collect::<Vec<_>>());
+    assert_eq!((lab.events[0].connection, lab.events[0].kind), (player, EventKind::Readable));
+    assert_eq!(lab.events[1].kind, EventKind::Established);
+    assert_eq!(lab.stack.peek(player).unwrap(), b"move");
+    lab.stack.write(player, b"moved").unwrap();
+    // There is room for one frame, and it is the player's.
+    let first = lab.out_into(Some(1));
+    assert_eq!((first[0].payload.as_slice(), first[0].ack), (&b"moved"[..], 1005));
+    let rest = lab.out();
+    assert!(rest.iter().all(|s| s.flags == SYN | ACK), "{rest:?}");
+    let c = lab.stack.counters();
+    assert_eq!((rest.len() as u64, c.dropped(Drop::SynFlood)), (4 + c.cookies_sent, 56 - c.cookies_sent));
 }
 
 #[test]

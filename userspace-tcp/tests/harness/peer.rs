@@ -186,6 +186,22 @@ impl Lab {
         self.pull();
     }
 
+    /// Several peers send segments in one burst, each from a port of its own.
+    pub fn put_from(&mut self, segments: &[(u16, Seg)]) {
+        let own = self.remote;
+        let packets: Vec<Packet> = segments
+            .iter()
+            .map(|(port, s)| {
+                self.remote.set_port(*port);
+                self.packet(s)
+            })
+            .collect();
+        self.remote = own;
+        let frames: Vec<_> = packets.iter().map(Packet::segment).collect();
+        drop(self.stack.receive_burst(self.now, &frames));
+        self.pull();
+    }
+
     fn pull(&mut self) {
         while let Some(event) = self.stack.next_event() {
             self.events.push(event);
@@ -194,7 +210,12 @@ impl Lab {
 
     /// What the stack sends now.
     pub fn out(&mut self) -> Vec<Seg> {
-        let mut out = Outbox::default();
+        self.out_into(None)
+    }
+
+    /// What the stack sends now, where there is room for so many segments.
+    pub fn out_into(&mut self, room: Option<usize>) -> Vec<Seg> {
+        let mut out = Outbox { room, ..Outbox::default() };
         while self.stack.transmit(self.now, &mut out) > 0 {}
         out.packets.iter().map(read).collect()
     }
