@@ -45,7 +45,7 @@ fn the_first_window_is_ten_segments_and_slow_start_doubles_it() {
 }
 
 #[test]
-fn the_retransmission_timeout_doubles_from_its_minimum_and_acknowledgment_resets_it() {
+fn the_retransmission_timeout_doubles_from_its_minimum_until_a_segment_sent_once_is_acknowledged() {
     let (mut lab, id, base) = lab(false, Config::default());
     lab.wait(Duration::from_millis(500));
     lab.stack.write(id, b"0123456789").unwrap();
@@ -54,9 +54,14 @@ fn the_retransmission_timeout_doubles_from_its_minimum_and_acknowledgment_resets
     assert_eq!(sent.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0, 200, 600, 1400, 3000]);
     assert!(sent.iter().all(|(_, s)| s.seq == base && s.payload == b"0123456789"));
     assert_eq!(lab.stack.info(id).unwrap().cwnd, MSS);
+    // No sample: it stays backed off, at three seconds at the most.
     lab.silent(ack(base + 10));
-    assert_eq!(lab.stack.info(id).unwrap().backoff, 0);
+    assert_eq!(lab.stack.info(id).unwrap().backoff, 3);
     assert!(lab.wait(Duration::from_secs(100)).is_empty());
+    lab.stack.write(id, b"x").unwrap();
+    assert_eq!(lab.out().len(), 1);
+    lab.silent(ack(base + 11));
+    assert_eq!(lab.stack.info(id).unwrap().backoff, 0);
 }
 
 #[test]

@@ -11,6 +11,12 @@ use crate::sequence::Seq;
 use crate::tcb::{Tcb, f};
 use crate::time::{Instant, before};
 
+/// The longest that the timeout stays backed off after progress without a sample, in microseconds. RFC 6298 (section 5) has no bound;
+/// without one a run of lost acknowledgments leaves room for a handful of tries before the user timeout. Lower: a path that grew
+/// beyond it at once is never learned without timestamps. Higher: peers without timestamps and SACK are given up where a fifth
+/// is lost. RFC 6298 (5.7) has as many seconds for a path of which nothing is known.
+const KEPT_US: u32 = 3_000_000;
+
 /// An acceptable acknowledgment.
 pub(crate) struct AckIn<'a> {
     pub ack: Seq,
@@ -39,6 +45,8 @@ struct Delivery {
     rtt: Option<u32>,
     /// Something that was sent again was acknowledged.
     resent: bool,
+    /// When the first of what was acknowledged was last sent, if that was not the first time.
+    first_resent: Option<u32>,
     /// Something that was sent once, before the timeout, was acknowledged or SACKed just now.
     original: bool,
     sacked: bool,
@@ -75,20 +83,30 @@ impl Tcb<'_> {
             if self.hot.snd_nxt.le(input.ack) {
                 self.hot.set_cursor(self.hot.send.start(shared.pool));
             }
-            self.cold.backoff = 0;
             self.cold.progress_at = now.ms();
             self.cold.bytes_acked += u64::from(outcome.bytes);
         }
         if self.hot.has(f::SACK) && !input.sack.is_empty() {
             self.sack(shared, input, &mut delivery, &echoed, now);
         }
-        // RFC 7323, section 4.1: an acknowledgment of something new gives a sample also when it was sent again.
-        let sample = delivery.rtt.or_else(|| {
-            let ms = advanced.then_some(input.echo).flatten().map(|echo| now.ms().wrapping_sub(echo))?;
-            (ms < 1 << 20).then(|| ms.max(1) * 1_000)
-        });
+        if delivery.resent {
+            delivery.rtt = None; // Karn's algorithm (RFC 6298, section 3), also for what is SACKed only now
+        }
+        let sample = self.round_trip(&delivery, input.echo.filter(|_| advanced), now);
         if let Some(us) = sample {
             self.cold.rtt.sample(us, now.ms(), shared.config);
+        }
+        // Without a sample the timeout stays backed off (Karn's algorithm; RFC 6298, section 5, last paragraph): the next segment sent
+        // once then gives one even if the path has become longer than the timeout. A duplicate reported by what advances says
+        // that an acknowledgment was lost, not that it takes longer.
+        if advanced && (sample.is_some() || delivery.first_resent.is_none() || delivery.dsack) {
+            self.cold.backoff = 0;
+        } else if advanced {
+            while self.cold.backoff > 0
+                && self.cold.rtt.backed_off(self.cold.backoff, shared.config) > KEPT_US
+            {
+                self.cold.backoff -= 1;
+            }
         }
         let mss = u32::from(self.hot.mss);
         if !self.hot.has(f::SACK) {
@@ -127,6 +145,26 @@ impl Tcb<'_> {
         outcome
     }
 
+    /// What an acknowledgment tells of the path's round-trip time, in microseconds.
+    ///
+    /// RFC 7323, section 4.1: an acknowledgment of something new gives a sample also when it was sent again. But a duplicate
+    /// leaves the peer's TS.Recent alone: once an acknowledgment is lost, the answer to the retransmission echoes the copy that
+    /// arrived first, and the whole backoff would be taken for the path's.
+    fn round_trip(&self, delivery: &Delivery, echo: Option<u32>, now: Instant) -> Option<u32> {
+        if delivery.rtt.is_some() {
+            return delivery.rtt;
+        }
+        let ms = now.ms().wrapping_sub(echo?);
+        if let Some(sent_us) = delivery.first_resent {
+            let age = now.us().wrapping_sub(sent_us);
+            // An answer to the last copy cannot be back sooner than the path's least: then it is the earlier one's, and only late.
+            if ms > age.div_ceil(1_000) && age >= self.cold.rtt.min {
+                return None;
+            }
+        }
+        (ms < 1 << 20).then(|| ms.max(1) * 1_000)
+    }
+
     /// Takes what is acknowledged off the records (not the queue).
     fn acknowledge(
         &mut self,
@@ -136,6 +174,10 @@ impl Tcb<'_> {
         echoed: &dyn Fn(u32) -> Option<(u32, u32)>,
         now: Instant,
     ) {
+        if self.hot.records.0 != NIL {
+            let first = shared.records.get(self.hot.records.0);
+            delivery.first_resent = first.has(r::RESENT).then_some(first.sent_us);
+        }
         while self.hot.records.0 != NIL {
             let at = self.hot.records.0;
             let record = *shared.records.get(at);
@@ -171,9 +213,6 @@ impl Tcb<'_> {
                 self.deliver(&record, delivery, echoed(record.sent_us), now);
             }
             shared.records.pop(self.hot, &mut self.cold.rack.times);
-        }
-        if delivery.resent {
-            delivery.rtt = None; // Karn's algorithm (RFC 6298, section 3)
         }
     }
 
