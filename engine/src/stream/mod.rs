@@ -36,6 +36,7 @@ pub mod slow;
 
 #[cfg(target_os = "linux")]
 pub use kernel::{EpollStreams, StreamConfig, StreamOpenError, UringStreams};
+pub use volley_tcp::{CongestionControl, KeepAlive, SocketOption as StreamOption};
 
 use crate::app::WorkerId;
 use crate::datagram::RawFd;
@@ -173,9 +174,9 @@ pub enum StreamError {
     /// The worker has no stream port of that number.
     #[error("this worker has no such stream port")]
     NoStreamPort,
-    /// The port cannot do that.
-    #[error("this port does not support it")]
-    Unsupported,
+    /// The port cannot do that: this is what.
+    #[error("this port does not support {0}")]
+    Unsupported(&'static str),
 }
 
 /// Both ends of a stream, and what waits in it.
@@ -345,6 +346,13 @@ pub trait StreamPort: Send {
     /// [`StreamError::Stale`].
     fn info(&self, id: StreamId) -> Result<StreamInfo, StreamError>;
 
+    /// Sets one option of the stream. Our own TCP has all of them; kernel sockets have no time for delayed acknowledgments, no
+    /// low-water mark, no MSS after the handshake, and no time to linger other than 0.
+    ///
+    /// # Errors
+    /// [`StreamError::Stale`], or [`StreamError::Unsupported`].
+    fn set_option(&mut self, id: StreamId, option: StreamOption) -> Result<(), StreamError>;
+
     /// Sends what is queued: one doorbell. Ports that send with each write have nothing to do here.
     fn flush(&mut self) {}
 
@@ -484,5 +492,13 @@ impl<'p> Stream<'p> {
     /// As there.
     pub fn info(&self) -> Result<StreamInfo, StreamError> {
         self.port.info(self.id)
+    }
+
+    /// See [`StreamPort::set_option`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_option(&mut self, option: StreamOption) -> Result<(), StreamError> {
+        self.port.set_option(self.id, option)
     }
 }

@@ -11,7 +11,8 @@ pub(crate) mod held;
 
 use super::slow::SlowReaders;
 use super::{
-    CloseReason, Shutdown, StreamError, StreamEvent, StreamId, StreamInfo, StreamPort, StreamStats,
+    CloseReason, Shutdown, StreamError, StreamEvent, StreamId, StreamInfo, StreamOption, StreamPort,
+    StreamStats,
 };
 use crate::frame::BURST;
 use crate::time::Now;
@@ -348,6 +349,11 @@ impl StreamPort for OwnStreams {
         let connection = self.live(id)?;
         let info = self.stack.info(connection).map_err(|_| StreamError::Stale)?;
         Ok(StreamInfo { local: info.local, remote: info.remote, active: info.listener.is_none() })
+    }
+
+    fn set_option(&mut self, id: StreamId, option: StreamOption) -> Result<(), StreamError> {
+        let connection = self.live(id)?;
+        self.stack.set_option(connection, option).map_err(|_| StreamError::Stale)
     }
 
     /// Besides: ends what is open in good order. Nothing is received any more, so what is lost on the way stays lost.

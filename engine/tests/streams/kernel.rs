@@ -2,6 +2,7 @@
 
 use crate::client::{assert_echoes, connect, output};
 use crate::http::Http;
+use crate::options::{Setter, assert_set};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
@@ -56,6 +57,17 @@ fn echo_side_by_side(io: Io, name: &str) {
     let said = report.to_string();
     assert!(said.contains("16 accepted") && said.contains(over), "{report}");
     assert!(report.workers.iter().all(|w| w.ports.iter().any(|p| p.name.name == name)), "{report}");
+}
+
+#[test]
+fn options_are_set_and_what_the_kernel_has_not_is_named() {
+    for (io, _) in BOTH {
+        let port = free_port();
+        let engine = Engine::start(config(io, port, 1), |_| Beside(Echo, Setter)).unwrap();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        assert_set(address, "set; this port does not support a low-water mark");
+        engine.stop().unwrap();
+    }
 }
 
 #[test]

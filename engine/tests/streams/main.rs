@@ -10,6 +10,7 @@ mod faults;
 mod flood;
 mod generator;
 mod kernel;
+mod options;
 mod own;
 
 #[allow(dead_code, reason = "the engine's own tests use more of it")]

@@ -2,6 +2,7 @@
 
 use crate::client::{PATIENCE, assert_echoes, connect, output};
 use crate::http::Http;
+use crate::options::{Setter, assert_set};
 use std::io::Read;
 use std::net::SocketAddr;
 use std::process::Command;
@@ -74,6 +75,17 @@ fn kernel_sockets_are_echoed_byte_for_byte_beside_udp() {
     assert!(status.rules.iter().any(|rule| rule.starts_with("tcp 7777")), "{status:?}");
     // It is free again.
     lab.engine().run(|| std::net::TcpListener::bind(V4)).unwrap();
+}
+
+#[test]
+fn options_of_a_stream_are_set() {
+    if !require_root() {
+        return;
+    }
+    let lab = Lab::new(1);
+    let engine = start(&lab, |_| {}, || Setter);
+    lab.peer().run(|| assert_set(V4, "set; set"));
+    stop(engine);
 }
 
 #[test]

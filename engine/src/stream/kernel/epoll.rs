@@ -7,11 +7,13 @@ use super::StreamConfig;
 use super::ending::{reason, reset};
 use super::listeners::{Accepted, Listeners};
 use super::open::{self, StreamOpenError};
+use super::option;
 use super::unread::{Place, Unread};
 use crate::stream::slots::Slots;
 use crate::stream::slow::SlowReaders;
 use crate::stream::{
-    CloseReason, Shutdown, StreamError, StreamEvent, StreamId, StreamInfo, StreamPort, StreamStats,
+    CloseReason, Shutdown, StreamError, StreamEvent, StreamId, StreamInfo, StreamOption, StreamPort,
+    StreamStats,
 };
 use crate::time::Now;
 use nix::errno::Errno;
@@ -421,6 +423,12 @@ impl StreamPort for EpollStreams {
         let connection = self.slots.get(id)?;
         let Connection { local, remote, active, .. } = *connection;
         Ok(StreamInfo { local, remote, active })
+    }
+
+    fn set_option(&mut self, id: StreamId, option: StreamOption) -> Result<(), StreamError> {
+        let connection = self.slots.get(id)?;
+        self.stats.calls += 1;
+        option::set(&connection.fd, connection.remote.is_ipv4(), option)
     }
 
     fn stop(&mut self) {

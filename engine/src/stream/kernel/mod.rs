@@ -15,12 +15,14 @@
 //! | `ending` | resets, and what the kernel's errors mean |
 //! | [`epoll`] | readiness by epoll, edge-triggered: one registration for the life of a connection |
 //! | [`uring`] | completions by io_uring: multishot accept and receive, the sends of a turn in one submission |
+//! | `option` | options of a connection |
 //! | [`unread`] | received bytes that the app has not taken yet |
 
 mod ending;
 pub mod epoll;
 mod listeners;
 pub mod open;
+mod option;
 pub mod unread;
 pub mod uring;
 

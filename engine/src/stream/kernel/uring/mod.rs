@@ -22,11 +22,13 @@ use super::StreamConfig;
 use super::ending::reset;
 use super::listeners::Listeners;
 use super::open::{self, StreamOpenError};
+use super::option;
 use crate::frame::BURST;
 use crate::stream::slots::Slots;
 use crate::stream::slow::SlowReaders;
 use crate::stream::{
-    CloseReason, Shutdown, StreamError, StreamEvent, StreamId, StreamInfo, StreamPort, StreamStats,
+    CloseReason, Shutdown, StreamError, StreamEvent, StreamId, StreamInfo, StreamOption, StreamPort,
+    StreamStats,
 };
 use crate::time::Now;
 use crate::uring::{BufferRing, Ring};
@@ -326,6 +328,13 @@ impl StreamPort for UringStreams {
 
     fn info(&self, id: StreamId) -> Result<StreamInfo, StreamError> {
         self.slots.get(id).map(Connection::info)
+    }
+
+    fn set_option(&mut self, id: StreamId, option: StreamOption) -> Result<(), StreamError> {
+        let connection = self.slots.get(id)?;
+        let Some(fd) = &connection.fd else { return Err(StreamError::Stale) };
+        self.stats.calls += 1;
+        option::set(fd, connection.remote.is_ipv4(), option)
     }
 
     fn flush(&mut self) {
