@@ -18,9 +18,13 @@ const ACK: u8 = 16;
 pub struct Flow {
     pub ours: u32,
     pub kernels: u32,
-    /// We, and the kernel, have sent something other than SYN. Before that a stranger's SYN may well be the peer's, opening
-    /// simultaneously.
+    /// We have sent something other than SYN, and the kernel what only a socket sends: data, FIN, or an acknowledgment of more than our
+    /// SYN. Before that a stranger's SYN may well be the peer's, opening simultaneously; and the kernel's half-open request, which
+    /// acknowledges as well (a keep-alive probe, when the handshake's last segment was lost), is ended by any SYN or RST within
+    /// its window.
     open: (bool, bool),
+    /// Where our SYN, or SYN-ACK, stood.
+    our_syn: u32,
     /// We, and the kernel, have sent a FIN.
     fin: (bool, bool),
 }
@@ -61,8 +65,18 @@ pub fn observe(flows: &mut HashMap<Key, Flow>, way: Way, packet: &[u8]) -> bool 
     let flow = flows.entry(key).or_default();
     let (plain, fin) = (flags & SYN == 0, flags & FIN != 0);
     match way {
-        Way::ToKernel => (flow.open.0, flow.fin.0) = (plain, plain && (flow.fin.0 || fin)),
-        Way::ToUs => (flow.open.1, flow.fin.1) = (plain, plain && (flow.fin.1 || fin)),
+        Way::ToKernel => {
+            (flow.open.0, flow.fin.0) = (plain, plain && (flow.fin.0 || fin));
+            if !plain {
+                flow.our_syn = start;
+            }
+        }
+        Way::ToUs => {
+            let acknowledged = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
+            let more = acknowledged.wrapping_sub(flow.our_syn).wrapping_sub(1);
+            let socket = payload > 0 || fin || (more as i32 > 0 && flags & ACK != 0);
+            (flow.open.1, flow.fin.1) = (plain && (flow.open.1 || socket), plain && (flow.fin.1 || fin));
+        }
     }
     let furthest = if way == Way::ToUs { &mut flow.kernels } else { &mut flow.ours };
     if flags & SYN != 0 || end.wrapping_sub(*furthest) as i32 > 0 {
