@@ -238,8 +238,13 @@ impl Connections {
         if self.now.since(sent).as_secs() > 130 || segment.has(flag::SYN) {
             return None;
         }
-        let (iss, irs) = (segment.ack - 1, segment.seq - 1);
-        let mss = cookie::check(&self.secret, &segment.key, irs, iss, self.now)?;
+        let iss = segment.ack - 1;
+        let from =
+            |irs| cookie::check(&self.secret, &segment.key, irs, iss, self.now).map(|mss| (irs, mss));
+        // A peer whose answer was lost and that waits for us to speak first asks with a keep-alive probe, which stands one byte
+        // before the next (RFC 9293, section 3.8.4).
+        let probe = segment.len <= 1;
+        let (irs, mss) = from(segment.seq - 1).or_else(|| probe.then(|| from(segment.seq)).flatten())?;
         let stamps = segment.options.timestamps.filter(|_| self.config.timestamps);
         let offset = self.secret.timestamp(&segment.key.local, &segment.key.remote);
         let remembered = match stamps {

@@ -350,7 +350,7 @@ impl Game {
                 self.diary.push(format!("kernel's {call}: {error}"));
                 // Before the handshake is done at our end there is nothing that could be promised.
                 let excused = self.ours.rude || self.kernels.rude || self.ours.gone || !self.established;
-                assert!(excused, "the kernel's {call} failed although nobody gave up: {error}");
+                assert!(excused, "the kernel's {call} failed although nobody gave up: {error}: {self}");
                 self.socket = None;
                 self.kernels.gone = true;
                 self.kernels.rude = true;
