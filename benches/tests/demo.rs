@@ -186,7 +186,11 @@ fn over_dpdk_it_reports_and_gives_the_huge_pages_back() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     let mut said = String::new();
     while !said.contains("the engine listens") {
-        said += &lines.next().expect("the engine starts");
+        let Some(line) = lines.next() else {
+            let output = child.wait_with_output().unwrap();
+            panic!("the engine does not start: {said}{}", String::from_utf8_lossy(&output.stderr));
+        };
+        said += &line;
     }
     // Somebody else takes pages from the same pool, as each engine and generator over AF_XDP does.
     let taken = Taken::pages(60);
