@@ -59,8 +59,10 @@ impl Drop for HugePages {
 /// The kernel's pool, and the notes of who has added to it.
 #[derive(Clone, Debug)]
 struct Pool {
-    /// How many pages of 2 MiB the kernel keeps.
+    /// How many pages of 2 MiB the kernel shall keep.
     reserved: PathBuf,
+    /// How many it does keep: the same file, which says less when there is not enough memory.
+    kept: PathBuf,
     /// How many more it may make when somebody asks.
     overcommit: PathBuf,
     /// How many of those it keeps nobody uses.
@@ -76,6 +78,7 @@ impl Pool {
         Pool {
             // Not the file beside the others, which counts pages that were made for somebody as well.
             reserved: "/proc/sys/vm/nr_hugepages".into(),
+            kept: "/proc/sys/vm/nr_hugepages".into(),
             overcommit: sizes.join("nr_overcommit_hugepages"),
             free: sizes.join("free_hugepages"),
             compact: "/proc/sys/vm/compact_memory".into(),
@@ -95,28 +98,31 @@ impl Pool {
         alive.write_all(share.to_text().as_bytes())?;
         // From here on, dropping gives back.
         let pages = HugePages { share, note, _alive: alive, pool: self };
-        let free = pages.pool.add(before + reserved, wanted);
+        let missing = pages.pool.add(before + reserved, wanted);
         // Before anything is given back, which waits for it.
         drop(alone);
-        let free = free?;
+        let missing = missing?;
         ensure!(
-            free >= wanted,
-            "{wanted} huge pages of 2 MiB are needed, and the kernel found {free}: memory is in use or in pieces; \
-             reserve them at boot (hugepages={wanted}), or end what uses memory"
+            missing == 0,
+            "{wanted} huge pages of 2 MiB are needed, and the kernel found {}: memory is in use or in pieces; \
+             reserve them at boot (hugepages={wanted}), or end what uses memory",
+            wanted.saturating_sub(missing)
         );
         Ok(pages)
     }
 
-    /// Has the kernel keep `reserved` pages, and lets it make `overcommit` more. Says how many are free.
+    /// Has the kernel keep `reserved` pages, and lets it make `overcommit` more. Says how many it did not find. (Not how many are
+    /// free: others may have taken some by now, and have left ours to be made.)
     fn add(&self, reserved: u64, overcommit: u64) -> Result<u64> {
         write(&self.overcommit, read(&self.overcommit)? + overcommit)?;
         self.change(|_| reserved, 0)?;
-        if read(&self.free)? < overcommit && self.compact.exists() {
+        let missing = || Ok(reserved.saturating_sub(read(&self.kept)?));
+        if missing()? > 0 && self.compact.exists() {
             // Memory in pieces, as after a build: the kernel puts it together, and is asked once more.
             write(&self.compact, 1)?;
             self.change(|_| reserved, 0)?;
         }
-        read(&self.free)
+        missing()
     }
 
     /// Waits until no other run changes anything; it is so until what it gives is dropped.
@@ -201,6 +207,7 @@ mod tests {
         };
         Pool {
             reserved: file("reserved", reserved),
+            kept: directory.join("reserved"),
             overcommit: file("overcommit", overcommit),
             free: file("free", free),
             compact: directory.join("compact"),
@@ -249,8 +256,19 @@ mod tests {
     fn too_few_are_said_and_given_back() {
         let directory = tempfile::tempdir().unwrap();
         let pool = pool(directory.path(), [0, 0, 3]);
-        let text = pool.clone().reserve(256, 1).unwrap_err().to_string();
-        assert!(text.contains("256 huge pages") && text.contains("found 3"), "{text}");
+        let short = Pool { kept: directory.path().join("kept"), ..pool.clone() };
+        write(&short.kept, 200).unwrap();
+        let text = short.reserve(256, 1).unwrap_err().to_string();
+        assert!(text.contains("256 huge pages") && text.contains("found 203"), "{text}");
         assert_eq!(numbers(&pool), [0, 0]);
+    }
+
+    #[test]
+    fn pages_that_others_take_meanwhile_are_not_missed() {
+        let directory = tempfile::tempdir().unwrap();
+        let pool = pool(directory.path(), [0, 0, 0]);
+        let pages = pool.clone().reserve(256, 1).unwrap();
+        assert_eq!(numbers(&pool), [256, 256], "as many are kept, and may be made, though none is free");
+        drop(pages);
     }
 }
